@@ -1,0 +1,106 @@
+"""Every error this package raises on purpose, and the exit status that each branch ends a run with.
+
+::
+
+    MultinodeError
+    ├── UserError            2  something the user wrote is wrong; nothing was opened
+    │   ├── UsageError          the command line
+    │   ├── FileError           a job or device file: names file and line
+    │   └── PluginError         an installed plugin that cannot be used
+    ├── WorldError           3  what the user wrote is right, the world did not play along
+    │   ├── ConsoleError        a console: names it
+    │   │   ├── ConsoleClosed       it ended (end of file, hang-up)
+    │   │   ├── ConsoleTimeout      it did not say what was waited for
+    │   │   └── InstallError        the scripts did not arrive whole
+    │   ├── CoordinatorError    the coordinator is away, or speaks nonsense
+    │   └── OutputError         the output directory cannot be written
+    ├── JobTimeout           1  a time limit that the job set has passed
+    ├── GroupError              an event that contradicts the log of its group
+    └── CallRefused             a call that the rules of the API forbid, or that failed; reason for the device
+
+The first branch is the user's to mend, the second the lab's. The last two never end a run by themselves: they
+are answers that travel back to whoever made the call.
+"""
+
+from __future__ import annotations
+
+
+class MultinodeError(Exception):
+    """The root. ``str()`` is what a user reads: ``where: what``, then what to do on a line of its own.
+
+    :param what: what is wrong, one line, no full stop.
+    :param where: the file and line, or the console's name.
+    :param hint: what to do about it, one line.
+    """
+
+    exit_status = 1
+
+    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}\n  {self.hint}" if self.hint else text
+
+
+class UserError(MultinodeError):
+    """Something the user wrote is wrong; nothing was opened."""
+
+    exit_status = 2
+
+
+class UsageError(UserError):
+    """The command line."""
+
+
+class FileError(UserError):
+    """A job or device file. ``where`` is ``file:line``."""
+
+
+class PluginError(UserError):
+    """An installed plugin cannot be used. ``where`` is its entry point and distribution."""
+
+
+class WorldError(MultinodeError):
+    """A console, the coordinator or the host failed."""
+
+    exit_status = 3
+
+
+class ConsoleError(WorldError):
+    """A console failed. ``where`` is the device's name."""
+
+
+class ConsoleClosed(ConsoleError):
+    """The console ended. Silence is never told this way: that is :class:`ConsoleTimeout`."""
+
+
+class ConsoleTimeout(ConsoleError):
+    """The console did not say what was waited for before the deadline."""
+
+
+class InstallError(ConsoleError):
+    """The scripts did not arrive whole on the device."""
+
+
+class CoordinatorError(WorldError):
+    """The coordinator cannot be reached or broke its protocol. ``where`` is ``host:port``."""
+
+
+class OutputError(WorldError):
+    """The output directory cannot be written."""
+
+
+class JobTimeout(MultinodeError):
+    """A time limit that the job set has passed. ``where`` is the device's name."""
+
+
+class GroupError(MultinodeError):
+    """An event contradicts the log of its group (a role nobody defined, a stranger's send)."""
+
+
+class CallRefused(MultinodeError):
+    """A call that failed: refused, timed out, or never to be satisfied. ``what`` is the reason, one line."""

@@ -1,0 +1,272 @@
+"""Framing 1: LAVA's own markers, so that LAVA's scripts work here and our scripts work under LAVA's dispatcher.
+
+Theory of operation. The device prints markers on lines of their own; anybody else prints too, and may do so in the
+middle of a marker. Framing 1 has no checksum, so a decoder can only refuse to guess. A marker is believed when
+
+* it stands on one line, begins with a whole head and ends at the first ``>``;
+* nothing inside it can have come from another writer: no second head, no control character, no printk time stamp;
+* its own line feed follows. Where other text stands between ``>`` and the end of the line, a kernel line was printed
+  between marker and line feed: then the line feed must come as an empty line of its own, before a line that ends in
+  ``>`` (which would be the rest of a marker that the kernel split at a ``>`` of its own).
+
+What began like a marker and fails one of these is reported as :class:`Damage`, never as a request. The echo of a
+reply that the host typed is recognised by its head, and its line is not looked at any further.
+
+:class:`Decoder` is fed chunks of any size and gives the same events for the same bytes however they are cut. Every
+byte is looked at a constant number of times, and at most :data:`grammar.LINE_LIMIT` of them are kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from dispatcher.errors import CallRefused
+from dispatcher.framing import grammar
+from dispatcher.framing.events import Damage, Event, InstallFailed, Request, RunnerExit, Signal
+
+_HEAD = re.compile(
+    b"(?P<call>" + re.escape(grammar.CALL_HEAD) + b")|(?P<signal>" + re.escape(grammar.SIGNAL_HEAD) + b")"
+    b"|(?P<runner>" + re.escape(grammar.RUNNER_HEAD) + b")|(?P<echo>" + grammar.ECHOED_REPLY.pattern + b")"
+    b"|(?P<torn><LAVA_MULTI_NODE>)"
+)
+_OPENING = b"<LAVA_"
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_TRAILERS = b"\r\x00"
+_BLANKS = re.compile(rb"[ \t]+")
+_PAIR_START = re.compile(rb"[ \t]+(?=[^ \t=]+=)")
+_QUOTED_BYTES = 80
+_RUNNER_EVENTS: dict[bytes, type[RunnerExit] | type[InstallFailed]] = {
+    b"EXIT": RunnerExit,
+    b"INSTALL_FAIL": InstallFailed,
+}
+
+
+def text(data: bytes) -> str:
+    """Text of bytes off the line; :func:`raw` gives the same bytes back."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def raw(string: str) -> bytes:
+    """The bytes that :func:`text` was made of."""
+    return string.encode("utf-8", "surrogateescape")
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A marker whose line feed has not been seen, because another writer's text follows it."""
+
+    event: Event
+    quoted: bytes
+    offset: int
+    lines_left: int = grammar.PENDING_LINES
+
+
+class Decoder:
+    """Finds the markers in what a device prints, whatever else it prints and however the bytes arrive."""
+
+    def __init__(self) -> None:
+        self._line = bytearray()
+        self._line_offset = 0
+        self._searched = 0
+        self._skipping = False
+        self._last = b""
+        self._pending: _Pending | None = None
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that these bytes complete, in the order of the bytes."""
+        events: list[Event] = []
+        start = 0
+        while (end := data.find(b"\n", start)) >= 0:
+            self._gather(data[start:end], events)
+            self._end_line(events, consumed=1)
+            start = end + 1
+        if start < len(data):
+            self._gather(data[start:], events)
+        return events
+
+    def finish(self) -> list[Event]:
+        """The events of a last line that no line feed ended; for the end of a recording or of a console."""
+        events: list[Event] = []
+        if self._last:
+            self._end_line(events, consumed=0)
+        if self._pending is not None:
+            events.append(_damage("other text follows it", self._pending.quoted, self._pending.offset))
+            self._pending = None
+        return events
+
+    @property
+    def kept(self) -> int:
+        """Bytes kept for later, never more than :data:`grammar.LINE_LIMIT` and the length of a head."""
+        return len(self._line)
+
+    def _gather(self, piece: bytes, events: list[Event]) -> None:
+        """Take a piece of the current line, and let go of what cannot belong to a marker."""
+        if told := piece.rstrip(_TRAILERS):
+            self._last = told[-1:]
+        if self._skipping:
+            self._line_offset += len(piece)
+            return
+        line = self._line
+        line += piece
+        if not line.startswith(_OPENING):
+            found = line.find(_OPENING, max(0, self._searched - len(_OPENING)))
+            self._drop(found if found >= 0 else _before_partial_opening(line))
+        self._searched = len(line)
+        while len(line) > grammar.LINE_LIMIT:
+            self._overflow(events)
+
+    def _overflow(self, events: list[Event]) -> None:
+        """Let go of a line that has outgrown every marker, but for one that may have begun at its end."""
+        line = self._line
+        if any(match.lastgroup == "echo" for match in _HEAD.finditer(line)):
+            self._drop(len(line))
+            self._skipping = True
+            return
+        match = _HEAD.match(line)
+        if match is not None:
+            events.append(_damage("it has no end", line, self._line_offset))
+        last = line.rfind(_OPENING, 1)
+        self._drop(last if last > 0 else _before_partial_opening(line, 1))
+        self._searched = len(line)
+
+    def _drop(self, count: int) -> None:
+        del self._line[:count]
+        self._line_offset += count
+
+    def _end_line(self, events: list[Event], *, consumed: int) -> None:
+        line = bytes(self._line.rstrip(_TRAILERS))
+        if self._pending is not None:
+            self._settle(self._pending, line, events)
+        if line and not self._skipping:
+            self._scan(line, events)
+        self._line_offset += len(self._line) + consumed
+        self._line.clear()
+        self._searched = 0
+        self._skipping = False
+        self._last = b""
+
+    def _settle(self, pending: _Pending, line: bytes, events: list[Event]) -> None:
+        """Decide on a marker that other text followed, now that the next line is whole."""
+        pending.lines_left -= 1
+        if not self._last:
+            events.append(pending.event)
+        elif self._last == grammar.TAIL or _HEAD.search(line) or pending.lines_left == 0:
+            events.append(_damage("other text follows it", pending.quoted, pending.offset))
+        else:
+            return
+        self._pending = None
+
+    def _scan(self, line: bytes, events: list[Event]) -> None:
+        """Report every marker of one whole line, which has no line feed and no trailing carriage returns."""
+        heads = list(_HEAD.finditer(line))
+        for index, head in enumerate(heads):
+            if head.lastgroup == "echo":
+                return
+            offset = self._line_offset + head.start()
+            following = heads[index + 1].start() if index + 1 < len(heads) else len(line)
+            self._scan_marker(line, head, following, offset, events)
+
+    def _scan_marker(
+        self, line: bytes, head: re.Match[bytes], following: int, offset: int, events: list[Event]
+    ) -> None:
+        quoted = line[head.start() : following]
+        end = line.find(grammar.TAIL, head.end(), following)
+        if head.lastgroup == "torn" or end < 0:
+            events.append(_damage("it has no end on its line", quoted, offset))
+            return
+        content = line[head.end() : end]
+        if grammar.KERNEL_STAMP.search(content) or _CONTROL.search(content):
+            events.append(_damage("other output stands inside it", quoted, offset))
+            return
+        event = _spell(head.lastgroup or "", content, offset)
+        if event is None:
+            events.append(_damage("it spells nothing known", quoted, offset))
+        elif end + 1 in (following, len(line)):
+            events.append(event)
+        elif following == len(line):
+            self._pending = _Pending(event, quoted, offset)
+        else:
+            events.append(_damage("other text follows it", quoted, offset))
+
+
+def _spell(kind: str, content: bytes, offset: int) -> Event | None:
+    """What stands between a head and its ``>``, or None where that is nothing of this framing."""
+    if kind == "runner":
+        runner_event = _RUNNER_EVENTS.get(content)
+        return runner_event(offset) if runner_event else None
+    name = grammar.NAME.match(content)
+    if name is None:
+        return None
+    params = content[name.end() :]
+    if params and params[:1] not in (b" ", b"\t"):
+        return None
+    if kind == "signal":
+        return Signal(text(name[0]), text(params.strip(b" \t")), offset)
+    return Request(text(name[0]), _arguments(name[0], params.lstrip(b" \t")), offset)
+
+
+def _arguments(name: bytes, params: bytes) -> tuple[str, ...]:
+    """The arguments of a call. A send's values keep their blanks: a pair ends where the next ``key=`` begins."""
+    if name != b"SEND":
+        return tuple(text(word) for word in _BLANKS.split(params) if word)
+    message_id, *rest = _BLANKS.split(params, maxsplit=1)
+    pairs = _PAIR_START.split(rest[0]) if rest and rest[0] else []
+    return tuple(text(item) for item in (message_id, *pairs) if item)
+
+
+def _damage(reason: str, quoted: bytes | bytearray, offset: int) -> Damage:
+    return Damage(reason, text(bytes(quoted[:_QUOTED_BYTES])), offset)
+
+
+def _before_partial_opening(line: bytearray, at_least: int = 0) -> int:
+    """How many bytes of a line come before a beginning of an opening at its very end."""
+    for length in range(min(len(_OPENING) - 1, len(line) - at_least), 0, -1):
+        if line.endswith(_OPENING[:length]):
+            return len(line) - length
+    return len(line)
+
+
+# --- replies -------------------------------------------------------------------------------------------------
+
+Data = Mapping[str, Mapping[str, str]]
+"""What a wait gives: member id → its pairs, in the order of the group."""
+
+_UNSPEAKABLE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_LOOKS_LIKE_ITEM = re.compile(rb"[ \t][0-9]+:[^ \t=]+=")
+
+
+def encode_reply(name: str, data: Data) -> bytes:
+    """The line to type for a satisfied call, its line feed included.
+
+    :raises CallRefused: a value that this framing cannot carry unchanged: a control character, something that
+        reads as the start of the next item, or a marker (whose echo would look like the device's own).
+    """
+    items = b"".join(_item(member, key, value) for member, pairs in data.items() for key, value in pairs.items())
+    return grammar.REPLY_HEAD % raw(name) + items + grammar.TAIL + b"\n"
+
+
+def encode_nack(name: str) -> bytes:
+    """The line to type for a call that failed. The reason cannot travel over this framing."""
+    return grammar.REPLY_HEAD % raw(name) + b" nack" + grammar.TAIL + b"\n"
+
+
+def encode_words(name: str, words: Iterable[str]) -> bytes:
+    """The line to type for a plugin's call whose answer is words without white space."""
+    line = b"".join(b" " + raw(word) for word in words)
+    if _UNSPEAKABLE.search(line) or _OPENING in line:
+        raise CallRefused(f"the answer to {name} cannot be typed over framing 1")
+    return grammar.REPLY_HEAD % raw(name) + line + grammar.TAIL + b"\n"
+
+
+def _item(member: str, key: str, value: str) -> bytes:
+    item = raw(f"{member}:{key}={value}")
+    for trouble, what in (
+        (_UNSPEAKABLE.search(item), "a control character"),
+        (_LOOKS_LIKE_ITEM.search(raw(value)), "what reads as another item"),
+        (_OPENING in item, "a marker"),
+    ):
+        if trouble:
+            raise CallRefused(f"{key!r} of {member} holds {what}, which framing 1 cannot carry")
+    return b" " + item

@@ -104,3 +104,11 @@ class GroupError(MultinodeError):
 
 class CallRefused(MultinodeError):
     """A call that failed: refused, timed out, or never to be satisfied. ``what`` is the reason, one line."""
+
+
+class Stopped(BaseException):
+    """A signal has ended the run, and everything is closed. No error: nothing but the command line may catch it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number

@@ -1,0 +1,55 @@
+"""What a transport is: one way of reaching a device's console, named by a key of ``console:`` in a device file.
+
+A transport opens the console and hands out a pexpect object on a pollable descriptor; it closes it again and leaves
+nothing behind. Reading, searching, recording and paced writing are the same for all of them and are done in
+:mod:`dispatcher.console.connection`. Transports are found by the entry point group ``multinode.transports``, the
+built-in ones too (:mod:`dispatcher.plugins`).
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pexpect.spawnbase import SpawnBase
+
+Option = str | int | bool
+
+
+class Transport(ABC):
+    """One console, not yet open. Constructing it checks the options and touches nothing.
+
+    :param device: the device's name, for messages.
+    :param options: what stands under ``console:``; :attr:`OPTIONS` has told which keys may.
+    :raises dispatcher.errors.UserError: an option has a value that cannot be meant.
+    """
+
+    OPTIONS: ClassVar[Mapping[str, str]]
+    """Each key that ``console:`` may hold for this transport, the transport's own name first, and what it means."""
+
+    def __init__(self, device: str, options: Mapping[str, Option]) -> None:
+        self.device = device
+        self.options = options
+
+    @abstractmethod
+    def open(self) -> SpawnBase[bytes]:
+        """Open the console: bytes mode (``encoding=None``), ``child_fd`` fit for poll(2).
+
+        Called once, in the event loop's thread: it must not wait for the device.
+
+        :raises dispatcher.errors.ConsoleError: it cannot be opened.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close the console and end every process that :meth:`open` started. Called once, after :meth:`open`."""
+
+    def write(self, spawn: SpawnBase[bytes], data: bytes) -> int:
+        """Write what can be written without waiting; how many bytes that was. ``BlockingIOError``: none now."""
+        return os.write(spawn.child_fd, data)
+
+    def ended(self) -> str:
+        """Why the console has ended, for a person, after end of file was read."""
+        return "the console ended"

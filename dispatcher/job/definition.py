@@ -1,0 +1,321 @@
+"""The job: LAVA's MultiNode job file, read and checked before anything is opened.
+
+:func:`load_job` returns the job or raises one :class:`~dispatcher.errors.FileError` that names file and line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from dispatcher.job import keys
+from dispatcher.job.fields import AutoLogin, auto_login, prompts, variables
+from dispatcher.job.testdef import Definition, load_definitions, resolve
+from dispatcher.job.yamlfile import Node, Skipped, nearest, quoted, read
+
+MEMBERS_LIMIT: Final = 10_000
+"""Members of one role."""
+
+JOB_TIMEOUT: Final = 3600.0
+"""Seconds that a job may take if it does not say so itself (LAVA would refuse it)."""
+
+DEPLOY_SKIPPED: Final = "'deploy' is skipped, it is another tool's work"
+
+__all__ = [
+    "Action",
+    "AutoLogin",
+    "Boot",
+    "Definition",
+    "Deploy",
+    "Job",
+    "Role",
+    "Test",
+    "Timeouts",
+    "load_job",
+    "resolve_job",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """The job's ``timeouts:``, seconds. None where the job says nothing."""
+
+    job: float = JOB_TIMEOUT
+    action: float | None = None
+    connection: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A part that ``count`` members play. With ``count`` 0 nobody does, and its actions run nowhere.
+
+    :ivar timeout: seconds that a MultiNode call of its members may take, unless the test says otherwise.
+    :ivar essential: whether the whole job ends when a member of it fails to start its tests.
+    :ivar environment: set in the test shells of its members.
+    """
+
+    name: str
+    device_type: str
+    count: int
+    timeout: float | None
+    essential: bool
+    environment: Mapping[str, str]
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deploy:
+    """Another tool's work; here only so that nobody thinks it was forgotten."""
+
+    roles: tuple[str, ...]
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """How the consoles of some roles get to a shell.
+
+    :ivar prompts: regular expressions; empty where the device file says it.
+    :ivar timeout: seconds, its own or the job's for an action.
+    :ivar reset: False if the device's power commands are to be left alone.
+    """
+
+    roles: tuple[str, ...]
+    prompts: tuple[str, ...]
+    auto_login: AutoLogin | None
+    timeout: float | None
+    line: int
+    reset: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """What the members of some roles run.
+
+    :ivar timeout: seconds, its own or the job's for an action.
+    :ivar call_timeout: seconds that one MultiNode call may take here; see :meth:`Job.call_timeout`.
+    """
+
+    roles: tuple[str, ...]
+    definitions: tuple[Definition, ...]
+    timeout: float | None
+    call_timeout: float | None
+    line: int
+
+
+Action = Deploy | Boot | Test
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job that is known to be sound.
+
+    :ivar roles: in the file's order; so are ``actions``.
+    :ivar group_timeout: seconds that a MultiNode call may take, unless role or test say otherwise.
+    :ivar ignored: keys that LAVA knows and this tool does not use, each once, with its first line.
+    :ivar notes: what is allowed and perhaps not meant.
+    """
+
+    path: Path
+    name: str
+    roles: tuple[Role, ...]
+    actions: tuple[Action, ...]
+    timeouts: Timeouts
+    group_timeout: float | None
+    ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def actions_of(self, role: str) -> Iterator[Action]:
+        """The actions that the members of a role go through, in order."""
+        return (action for action in self.actions if role in action.roles)
+
+    def call_timeout(self, test: Test, role: str) -> float | None:
+        """Seconds that one MultiNode call may take: the test's word before the role's before the group's."""
+        [of_role] = [known.timeout for known in self.roles if known.name == role]
+        return next((value for value in (test.call_timeout, of_role, self.group_timeout) if value is not None), None)
+
+
+def load_job(path: Path) -> Job:
+    """Reads a job file and the test definitions beside it. Definitions from git are left to be resolved.
+
+    :raises FileError: the first thing that is wrong, with file and line and what to do.
+    """
+    skipped = Skipped()
+    top = read(path, skipped)
+    found = top.mapping(keys.JOB)
+    protocols = found["protocols"].mapping(keys.PROTOCOLS) if "protocols" in found else {}
+    if "lava-multinode" not in protocols:
+        hint = "name the roles under protocols: lava-multinode: roles:, as LAVA does"
+        raise top.error("this is no MultiNode job: it has no 'protocols: lava-multinode:'", hint)
+    multinode = protocols["lava-multinode"].mapping(keys.MULTINODE)
+    roles = _roles(protocols["lava-multinode"].need(multinode, "roles"))
+    timeouts = _timeouts(found.get("timeouts"))
+    reader = _Actions({role.name: role for role in roles}, timeouts, path.parent, skipped)
+    actions = reader.read(top.need(found, "actions"))
+    return Job(
+        path=path,
+        name=top.need(found, "job_name").line_of_text(200),
+        roles=roles,
+        actions=actions,
+        timeouts=timeouts,
+        group_timeout=_duration(multinode.get("timeout")),
+        ignored=skipped.told(),
+        notes=tuple(_notes(roles, actions)),
+    )
+
+
+def resolve_job(job: Job, workdir: Path) -> Job:
+    """The same job with every definition that comes from git cloned and read.
+
+    :param workdir: an existing folder for the clones; the caller removes it once the job has run.
+    :raises FileError: git is missing or failed, or a definition is not sound.
+    """
+
+    def resolved(action: Action) -> Action:
+        if not isinstance(action, Test):
+            return action
+        return replace(action, definitions=tuple(resolve(each, workdir) for each in action.definitions))
+
+    return replace(job, actions=tuple(resolved(action) for action in job.actions))
+
+
+def _duration(node: Node | None, job: float | None = None) -> float | None:
+    """A timeout, or None where there is none. Longer than the job's is an error, as in LAVA."""
+    if node is None:
+        return None
+    seconds = node.duration()
+    if job is not None and seconds > job:
+        what = f"{node.name} is {seconds:g} s, longer than the job's timeout of {job:g} s"
+        raise node.error(what, "the job's stands in timeouts: job:")
+    return seconds
+
+
+def _timeouts(node: Node | None) -> Timeouts:
+    if node is None:
+        return Timeouts()
+    found = node.mapping(keys.TIMEOUTS)
+    job = _duration(found.get("job")) or JOB_TIMEOUT
+    return Timeouts(job, _duration(found.get("action"), job), _duration(found.get("connection"), job))
+
+
+def _roles(node: Node) -> tuple[Role, ...]:
+    roles = tuple(_role(key, value) for key, value in node.items())
+    if not any(role.count for role in roles):
+        raise node.error("the group has no members", "name at least one role with a count of 1 or more")
+    return roles
+
+
+def _role(key: Node, value: Node) -> Role:
+    name = key.word()
+    if not name.isprintable() or any(char.isspace() for char in name):
+        what = f"a role cannot be named {quoted(name)}"
+        raise key.error(what, "use any printable characters but white space")
+    found = value.mapping(keys.ROLE)
+    environment = found.get("environment")
+    return Role(
+        name=name,
+        device_type=value.need(found, "device_type").line_of_text(200),
+        count=value.need(found, "count").integer(0, MEMBERS_LIMIT),
+        timeout=_duration(found.get("timeout")),
+        essential="essential" in found and found["essential"].boolean(),
+        environment={} if environment is None or environment.is_null else variables(environment),
+        line=key.line,
+    )
+
+
+@dataclass(slots=True)
+class _Actions:
+    """Reads ``actions:``, with what an action is checked against."""
+
+    roles: Mapping[str, Role]
+    timeouts: Timeouts
+    folder: Path
+    skipped: Skipped
+    namespaces: dict[str, str] = field(default_factory=dict)
+
+    def read(self, node: Node) -> tuple[Action, ...]:
+        actions = tuple(self._action(entry) for entry in node.sequence("an action"))
+        tested = {role for action in actions if isinstance(action, Test) for role in action.roles}
+        if not any(self.roles[role].count for role in tested):
+            hint = "give at least one role that has members a test: with definitions:"
+            raise node.error("there is no test action for any member", hint)
+        return actions
+
+    def _action(self, entry: Node) -> Action:
+        found = entry.mapping(keys.ACTIONS)
+        if len(found) != 1:
+            words = " and ".join(found) or "nothing"
+            raise entry.error(f"an action must be one of boot, deploy and test, not {words}", "start each with a dash")
+        if "deploy" in found:
+            return self._deploy(found["deploy"])
+        return self._boot(found["boot"]) if "boot" in found else self._test(found["test"])
+
+    def _deploy(self, node: Node) -> Deploy:
+        # One word for the whole action: its keys say nothing about consoles, and there are many.
+        node.skip(DEPLOY_SKIPPED)
+        found = node.mapping(keys.DEPLOY, told_as=DEPLOY_SKIPPED)
+        return Deploy(self._roles_of(node, found), node.line)
+
+    def _boot(self, node: Node) -> Boot:
+        found = node.mapping(keys.BOOT)
+        roles = self._roles_of(node, found)
+        self._one_namespace("boot", roles, found)
+        return Boot(
+            roles=roles,
+            prompts=prompts(found["prompts"]) if "prompts" in found else (),
+            auto_login=auto_login(found["auto_login"]) if "auto_login" in found else None,
+            timeout=self._timeout(found),
+            line=node.line,
+            reset=found["reset"].boolean() if "reset" in found else True,
+        )
+
+    def _test(self, node: Node) -> Test:
+        found = node.mapping(keys.TEST)
+        roles = self._roles_of(node, found)
+        self._one_namespace("test", roles, found)
+        calls = found["lava-multinode"].mapping(keys.TEST_MULTINODE) if "lava-multinode" in found else {}
+        return Test(
+            roles=roles,
+            definitions=load_definitions(node.need(found, "definitions"), self.folder, self.skipped),
+            timeout=self._timeout(found),
+            call_timeout=_duration(calls.get("timeout"), self.timeouts.job),
+            line=node.line,
+        )
+
+    def _timeout(self, found: Mapping[str, Node]) -> float | None:
+        return _duration(found.get("timeout"), self.timeouts.job) or self.timeouts.action
+
+    def _roles_of(self, action: Node, found: Mapping[str, Node]) -> tuple[str, ...]:
+        if "role" not in found:
+            raise action.error(f"{action.name} names no role", "every action of a MultiNode job needs role:")
+        named: dict[str, None] = {}
+        for node in found["role"].one_or_more():
+            name = node.string()
+            if name not in self.roles:
+                raise node.error(f"unknown role {quoted(name)}{nearest(name, self.roles)}")
+            named[name] = None
+        return tuple(named)
+
+    def _one_namespace(self, kind: str, roles: tuple[str, ...], found: Mapping[str, Node]) -> None:
+        """A namespace is a second system behind one device. One for all that a member does is no different."""
+        for word in ("namespace", "connection-namespace"):
+            if word not in found:
+                continue
+            namespace = found[word].string()
+            for role in roles:
+                first = self.namespaces.setdefault(role, namespace)
+                if first != namespace:
+                    what = f"role {quoted(role)} is in namespace {quoted(namespace)}, and before in {quoted(first)}"
+                    raise found[word].error(what, "one namespace a role is supported: a member is one console")
+            found[word].skip(f"{word!r} in {kind} is not used")
+
+
+def _notes(roles: tuple[Role, ...], actions: tuple[Action, ...]) -> Iterator[str]:
+    tested = {role for action in actions if isinstance(action, Test) for role in action.roles}
+    for role in roles:
+        if not role.count:
+            yield f"role {quoted(role.name)} has no members (line {role.line})"
+        elif role.name not in tested:
+            yield f"role {quoted(role.name)} has no test action: its members leave at once (line {role.line})"

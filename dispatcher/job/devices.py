@@ -1,0 +1,236 @@
+"""The device file: which consoles there are and how to reach them, and which of them plays which role.
+
+:func:`load_devices` reads and checks the file, :func:`assign` gives every member of a job a device. Both raise
+:class:`~dispatcher.errors.FileError` with file and line, before anything is opened.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeVar
+
+from dispatcher.errors import FileError
+from dispatcher.job import keys
+from dispatcher.job.definition import Job, Role
+from dispatcher.job.fields import AutoLogin, auto_login, prompts, variables
+from dispatcher.job.yamlfile import Node, Skipped, nearest, quoted, read
+
+COUNT_LIMIT: Final = 1000
+"""Devices that one entry may stand for."""
+
+DELAY_LIMIT: Final = 10_000
+"""Milliseconds between two characters."""
+
+DEFAULT_SHELL: Final = "/bin/sh"
+DEFAULT_RESULTS_DIR: Final = "/tmp/lava-%s"  # noqa: S108 - on the device, and made unique by its id
+
+_SHELL = re.compile(r"/[^\s'\"`$\\;&|<>()*?\[\]#~]*")
+_RESULTS_DIR = re.compile(r"/[-A-Za-z0-9_.+@/]*%s[-A-Za-z0-9_.+@/]*")
+
+Option = str | int | bool
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One console and what is behind it.
+
+    :ivar transport: the key under ``console:`` that names how to reach it.
+    :ivar config: everything under ``console:``, that key included.
+    :ivar prompts: regular expressions; empty where the console is a shell at once.
+    :ivar commands: ``power_on``, ``power_off``, ``hard_reset`` → commands for the host's shell, in order.
+    :ivar character_delay: seconds between two characters sent.
+    :ivar environment: set in the test shell.
+    :ivar lava_test_sh_cmd: the shell on the device that runs the tests.
+    :ivar results_dir: where our files go on the device; ``%s`` stands for the member's id.
+    """
+
+    name: str
+    device_type: str
+    transport: str
+    config: Mapping[str, Option]
+    line: int
+    prompts: tuple[str, ...] = ()
+    auto_login: AutoLogin | None = None
+    commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    character_delay: float = 0.0
+    environment: Mapping[str, str] = field(default_factory=dict)
+    lava_test_sh_cmd: str = DEFAULT_SHELL
+    results_dir: str = DEFAULT_RESULTS_DIR
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """The devices of a file, in its order. ``ignored`` is told like a job's."""
+
+    path: Path
+    devices: tuple[Device, ...]
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One member: the role it plays, and on which device."""
+
+    role: Role
+    device: Device
+
+
+def load_devices(path: Path, transports: Mapping[str, Mapping[str, str]]) -> Devices:
+    """Reads a device file.
+
+    :param transports: each transport's name → the keys that ``console:`` may hold for it, its name among them.
+    """
+    skipped = Skipped()
+    top = read(path, skipped)
+    entries = top.need(top.mapping(keys.DEVICE_FILE), "devices")
+    devices: dict[str, Device] = {}
+    for key, value in entries.items():
+        for device in _devices(key, value, transports):
+            if device.name in devices:
+                line = devices[device.name].line
+                raise key.error(f"two devices are named {quoted(device.name)}: in line {line} and in line {key.line}")
+            devices[device.name] = device
+    if not devices:
+        raise entries.error("the file has no devices")
+    return Devices(path, tuple(devices.values()), skipped.told())
+
+
+def _devices(key: Node, node: Node, transports: Mapping[str, Mapping[str, str]]) -> Iterable[Device]:
+    """The devices that one entry stands for: one, or as many as it counts."""
+    name = key.word()
+    if not name.isprintable() or any(char.isspace() for char in name):
+        raise key.error(f"a device cannot be named {quoted(name)}", "use any printable characters but white space")
+    found = node.mapping(keys.DEVICE)
+    names = [name]
+    if "count" in found:
+        names = [f"{name}-{number}" for number in range(1, found["count"].integer(1, COUNT_LIMIT) + 1)]
+    transport, config = _console(node.need(found, "console"), found, transports)
+    for each in names:
+        yield Device(
+            name=each,
+            device_type=node.need(found, "device_type").line_of_text(200),
+            transport=transport,
+            config=config,
+            line=key.line,
+            prompts=_optional(found, "prompts", prompts, ()),
+            auto_login=_optional(found, "auto_login", auto_login, None),
+            commands=_optional(found, "commands", _commands, {}),
+            character_delay=_optional(found, "character_delay", _delay, 0.0),
+            environment=_optional(found, "environment", variables, {}),
+            lava_test_sh_cmd=_optional(found, "lava_test_sh_cmd", _shell, DEFAULT_SHELL),
+            results_dir=_optional(found, "lava_test_results_dir", _results_dir, DEFAULT_RESULTS_DIR),
+        )
+
+
+def _optional(found: Mapping[str, Node], key: str, reader: Callable[[Node], _Value], default: _Value) -> _Value:
+    return reader(found[key]) if key in found and not found[key].is_null else default
+
+
+def _delay(node: Node) -> float:
+    return node.number(DELAY_LIMIT) / 1000
+
+
+def _commands(node: Node) -> dict[str, tuple[str, ...]]:
+    found = node.mapping(keys.COMMANDS)
+    return {word: tuple(command.string() for command in value.one_or_more()) for word, value in found.items()}
+
+
+def _shell(node: Node) -> str:
+    path = node.line_of_text(200)
+    if not _SHELL.fullmatch(path):
+        raise node.error(f"{quoted(path)} is not the path of a shell", "write it like /bin/sh, without arguments")
+    return path
+
+
+def _results_dir(node: Node) -> str:
+    path = node.line_of_text(200)
+    if not _RESULTS_DIR.fullmatch(path):
+        hint = "write it like /tmp/lava-%s, with letters, digits, and one %s for the member's id"
+        raise node.error(f"{quoted(path)} cannot be the directory of a test", hint)
+    return path
+
+
+def _console(
+    node: Node, beside: Mapping[str, Node], transports: Mapping[str, Mapping[str, str]]
+) -> tuple[str, dict[str, Option]]:
+    """The transport that ``console:`` names, and its options, those that stand beside ``console:`` among them."""
+    present = {key.word(): (key, value) for key, value in node.items()}
+    named = [word for word in present if word in transports]
+    if len(named) > 1:
+        what = f"'console' names two transports, {quoted(named[0])} and {quoted(named[1])}"
+        raise present[named[1]][0].error(what, "a console is reached in one way")
+    if not named:
+        raise _no_transport(node, present, transports)
+    [transport] = named
+    known = frozenset(transports[transport]) | {transport}
+    config: dict[str, Option] = {}
+    for word, (key, value) in present.items():
+        if word not in known:
+            raise key.error(f"unknown option {quoted(word)} of {quoted(transport)}{nearest(word, known)}")
+        config[word] = value.line_of_text() if word == transport else _option(value)
+    for word in keys.LINE_KEYS:
+        if word not in beside:
+            continue
+        if word not in known:
+            raise beside[word].error(f"a console with the transport {quoted(transport)} has no {word!r}")
+        if word in config:
+            raise beside[word].error(f"{word!r} stands inside 'console' and beside it", "remove one of the two")
+        config[word] = _option(beside[word])
+    return transport, config
+
+
+def _option(node: Node) -> Option:
+    if node.is_null:
+        raise node.error(f"{node.name} is empty")
+    return node.raw()
+
+
+def _no_transport(
+    node: Node, present: Mapping[str, tuple[Node, Node]], transports: Mapping[str, Mapping[str, str]]
+) -> FileError:
+    options = {option for known in transports.values() for option in known}
+    for word, (key, _) in present.items():
+        if word not in options:
+            return key.error(
+                f"unknown transport {quoted(word)}{nearest(word, transports)}",
+                f"installed are: {', '.join(sorted(transports))}",
+            )
+    return node.error("'console' names no transport", f"name one of: {', '.join(sorted(transports))}")
+
+
+def assign(job: Job, devices: Devices) -> tuple[Placement, ...]:
+    """Gives each member a device: roles in the job's order take devices of their type in the device file's order.
+
+    :raises FileError: there are too few of a type.
+    """
+    free: dict[str, list[Device]] = {}
+    for device in devices.devices:
+        free.setdefault(device.device_type, []).append(device)
+    total = {device_type: len(those) for device_type, those in free.items()}
+    placements: list[Placement] = []
+    for role in job.roles:
+        those = free.get(role.device_type, [])
+        if len(those) < role.count:
+            raise _too_few(job, devices, role, len(those), total)
+        placements += (Placement(role, device) for device in those[: role.count])
+        del those[: role.count]
+    return tuple(placements)
+
+
+def _too_few(job: Job, devices: Devices, role: Role, left: int, total: Mapping[str, int]) -> FileError:
+    where = f"{job.path}:{role.line}"
+    if role.device_type not in total:
+        what = f"role {quoted(role.name)} needs a device of the unknown type {quoted(role.device_type)}"
+        return FileError(
+            what + nearest(role.device_type, total), where=where, hint=f"the devices are in {devices.path}"
+        )
+    what = f"role {quoted(role.name)} needs {role.count} of type {quoted(role.device_type)}, and there are only {left}"
+    taken = total[role.device_type] - left
+    hint = f"{devices.path} has {total[role.device_type]} of that type"
+    if taken:
+        hint += f", of which other roles take {taken}"
+    return FileError(what, where=where, hint=hint)

@@ -1,0 +1,157 @@
+"""Every key of job and device files: what is read, what LAVA knows and this tool skips, what it refuses.
+
+LAVA's keys are those of its schema (``lava_common/schemas``, release 2023.01) and, in actions, those that its
+dispatcher reads and its documentation shows besides. A key is refused where leaving it out would change what the
+job does or what its results say.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dispatcher.job.yamlfile import Keys
+
+_IN_THE_ROLE = "in a MultiNode job it stands in each role, under protocols: lava-multinode: roles:"
+
+JOB: Final = Keys(
+    "",
+    used=frozenset(("job_name", "timeouts", "protocols", "actions")),
+    skipped=frozenset(
+        ("visibility", "priority", "metadata", "notify", "secrets", "reboot_to_fastboot", "compatibility")
+    ),
+    refused=dict.fromkeys(("device_type", "context", "environment", "tags"), _IN_THE_ROLE),
+)
+
+TIMEOUTS: Final = Keys(
+    "timeouts",
+    used=frozenset(("job", "action", "connection")),
+    skipped=frozenset(("actions", "connections", "queue")),
+)
+
+PROTOCOLS: Final = Keys(
+    "protocols",
+    used=frozenset(("lava-multinode",)),
+    skipped=frozenset(("lava-lxc", "lava-vland", "lava-xnbd")),
+)
+
+MULTINODE: Final = Keys("lava-multinode", used=frozenset(("roles", "timeout")))
+
+ROLE: Final = Keys(
+    "role",
+    used=frozenset(("device_type", "count", "timeout", "essential", "environment")),
+    skipped=frozenset(("context", "tags")),
+    refused=dict.fromkeys(
+        ("connection", "expect_role", "host_role", "request"),
+        "all members start together; let the test of one role lava-wait for the other",
+    ),
+)
+
+_ACTION = frozenset(("failure_retry", "failure_retry_interval", "timeouts", "name"))
+
+_REFUSED_IN_ACTIONS = {
+    "protocols": "make the call in a test definition: lava-send, lava-wait, lava-wait-all, lava-sync",
+    "repeat": "write the action as often as it shall run",
+}
+
+_DEPLOY = """
+    apply-overlay arguments authorize connection connection-namespace context deployment_data device docker download
+    dtb environment failure_retry failure_retry_interval firmware format image images initrd iso kernel modules name
+    namespace nbdroot nfsrootfs os overlays packages partition persistent_nfs postprocess preseed protocols ramdisk
+    recovery_image reboot repeat root_partition rootfs tee timeout timeouts to tool type uefi uniquify writer
+"""
+
+DEPLOY: Final = Keys("deploy", used=frozenset(("role",)), skipped=frozenset(_DEPLOY.split()))
+
+_BOOT = """
+    arguments boot_finished boot_message boot_part bootloader command commands connection console_string container
+    container_name context deploy docker downloads-namespace dtb enter-commands expect_shell extra_kernel_args
+    failure_message feedbacks image initrd kernel kernel-config kernel_type license_variable line_separator media
+    method on_panic options parameters post_unmount_delay pre_os_command pre_power_command ramdisk ramdisk_type
+    root_uuid schroot shell_menu skip_autoremount_wait soft_reboot ssh transfer_overlay type usb_mass_device
+    use_bootscript use_telnet version_args version_string
+"""
+
+BOOT: Final = Keys(
+    "boot",
+    used=frozenset(("role", "timeout", "prompts", "auto_login", "reset", "namespace", "connection-namespace")),
+    skipped=_ACTION | frozenset(_BOOT.split()),
+    refused=_REFUSED_IN_ACTIONS,
+)
+
+TEST: Final = Keys(
+    "test",
+    used=frozenset(("role", "timeout", "definitions", "lava-multinode", "namespace", "connection-namespace")),
+    skipped=_ACTION | frozenset(("connection", "downloads-namespace")),
+    refused={
+        **_REFUSED_IN_ACTIONS,
+        "docker": "tests run in the shell of the device's console",
+        "interactive": "write the commands as steps of a test definition",
+        "monitors": "record results with lava-test-case in a test definition",
+    },
+)
+
+TEST_MULTINODE: Final = Keys("test: lava-multinode", used=frozenset(("timeout",)))
+
+ACTIONS: Final = Keys(
+    "actions",
+    used=frozenset(("deploy", "boot", "test")),
+    refused={
+        "command": "put the command into the device file, or into a test step",
+        "repeat": "write the actions as often as they shall run",
+    },
+)
+
+DEFINITION: Final = Keys(
+    "definitions",
+    used=frozenset(
+        (
+            *("name", "from", "repository", "path", "branch", "revision"),
+            *("params", "parameters", "skip_install", "lava-signal"),
+        )
+    ),
+    skipped=frozenset(("history", "shallow", "compression")),
+)
+
+TESTDEF: Final = Keys(
+    "a test definition",
+    used=frozenset(("metadata", "install", "params", "parameters", "run")),
+    refused={
+        "parse": "record results with lava-test-case",
+        "expected": "nothing checks it; record results with lava-test-case",
+    },
+)
+
+RUN: Final = Keys("run", used=frozenset(("steps",)))
+
+INSTALLERS: Final = frozenset(("deps", "keys", "sources", "git-repos"))
+"""What ``install:`` may hold in LAVA besides steps. ``deps-debian`` and the like belong to ``deps``."""
+
+SKIP_INSTALL: Final = INSTALLERS | {"steps", "all"}
+
+AUTO_LOGIN: Final = Keys(
+    "auto_login",
+    used=frozenset(("login_prompt", "username", "password_prompt", "password")),
+    refused={"login_commands": "run them as the first steps of a test definition"},
+)
+
+DEVICE_FILE: Final = Keys("", used=frozenset(("devices",)))
+
+LINE_KEYS: Final = ("dtr", "rts", "hupcl")
+"""Options of a console that may stand beside it too, as in LAVA labs they are the board's and not the port's."""
+
+DEVICE: Final = Keys(
+    "device",
+    used=frozenset(
+        (
+            *("device_type", "count", "console", "prompts", "auto_login", "commands", "character_delay"),
+            *("environment", "lava_test_sh_cmd", "lava_test_results_dir", *LINE_KEYS),
+        )
+    ),
+    skipped=frozenset(("tags",)),
+)
+
+COMMANDS: Final = Keys(
+    "commands",
+    used=frozenset(("power_on", "power_off", "hard_reset")),
+    skipped=frozenset(("connect", "connections", "soft_reboot", "pre_power_command", "pre_os_command", "users")),
+)

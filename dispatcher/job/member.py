@@ -1,0 +1,290 @@
+"""One member of a run: its console from opening to closing, and what happens there in between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import shutil
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dispatcher import resources
+from dispatcher.console import login as console_login
+from dispatcher.console import shell as console_shell
+from dispatcher.console.connection import Console
+from dispatcher.console.install import Entry, install
+from dispatcher.console.shell import Shell
+from dispatcher.console.transcript import Transcript
+from dispatcher.console.transport import Transport
+from dispatcher.coordinator.client import GroupClient
+from dispatcher.errors import JobTimeout, MultinodeError
+from dispatcher.group.events import Member
+from dispatcher.job import overlay
+from dispatcher.job.calls import Call
+from dispatcher.job.definition import AutoLogin, Boot, Job, Test
+from dispatcher.job.devices import Device
+from dispatcher.job.hosts import Hosts
+from dispatcher.job.record import Record
+from dispatcher.job.results import JOB_SUITE, Case, MemberResults
+from dispatcher.job.session import TestSession
+
+DEFAULT_BOOT_TIMEOUT = 300.0
+"""Seconds for getting to a shell where the job sets neither a boot nor an action timeout."""
+
+LEAVING_TIMEOUT = 5.0
+"""Seconds that a device may take to clean up after its tests; then it is left as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What a member is made of: who it is in the group, and which device plays it."""
+
+    member: Member
+    device: Device
+    transport: Transport
+    environment: Mapping[str, str]
+
+
+class MemberRun:
+    """Runs one member's actions. :meth:`run` raises nothing but cancellation: what went wrong is in the results."""
+
+    def __init__(
+        self,
+        seat: Seat,
+        job: Job,
+        client: GroupClient,
+        *,
+        members: tuple[Member, ...],
+        calls: Mapping[str, Call],
+        record: Record,
+        hosts: Hosts,
+        output: Path,
+        nonce: str,
+    ) -> None:
+        self.seat = seat
+        self.failure: MultinodeError | None = None
+        self._interrupted = False
+        self._job = job
+        self._client = client
+        self._members = members
+        self._calls = calls
+        self._record = record
+        self._hosts = hosts
+        self._directory = f"{seat.device.results_dir.replace('%s', seat.member.id)}-{nonce}"
+        self._requests = itertools.count(1)
+        self.results = MemberResults(
+            seat.member,
+            seat.device.name,
+            monotonic=time.monotonic,
+            now=lambda: datetime.now(UTC),
+            observe=self._note_case,
+        )
+        self._console = Console(
+            seat.device.name,
+            seat.transport,
+            Transcript(output / "consoles" / f"{seat.member.id}.log"),
+            character_delay=seat.device.character_delay,
+        )
+        self._tests = [a for a in job.actions if isinstance(a, Test) and seat.member.role in a.roles]
+        self._boots = [a for a in job.actions if isinstance(a, Boot) and seat.member.role in a.roles]
+
+    def _note(self, kind: str, **data: Any) -> None:
+        self._record.note(kind, self.seat.member, self.seat.device.name, **data)
+
+    def _note_case(self, case: Case) -> None:
+        self._note(
+            "case",
+            suite=case.suite,
+            name=case.name,
+            result=case.result,
+            duration=case.duration,
+            measurement=case.measurement,
+            unit=case.unit,
+            reason=case.metadata.get("reason"),
+        )
+
+    # --- the whole ---------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Open, boot, install, meet the others, test, leave, close."""
+        reason = "the run was interrupted"
+        try:
+            await self._run()
+            reason = "its tests have ended"
+        except MultinodeError as error:
+            self.failure = error
+            reason = error.what if error.where is None else f"{error.where}: {error.what}"
+            self.results.abandon_run(reason)
+            self.results.add(JOB_SUITE, "job", "fail", reason=reason)
+            self._note("error", reason=str(error))
+        finally:
+            self._hosts.withdraw(self.seat.member.id)
+            with contextlib.suppress(MultinodeError):
+                await self._client.leave(self._request(), reason)
+            await self._close()
+
+    async def _run(self) -> None:
+        self._note("opening")
+        self._console.open()
+        shell = await self._reach_shell()
+        self._note("shell")
+        directory_is_here = await self._prepare(shell)
+        try:
+            await self._client.join(self._request())
+            index = 0
+            for stage, test in enumerate(self._tests):
+                await self._test(shell, stage, test, index)
+                index += len(test.definitions)
+        except asyncio.CancelledError:
+            self._interrupted = True
+            raise
+        finally:
+            await self._clean_up(shell, directory_is_here)
+
+    def _request(self) -> str:
+        return f"{self.seat.member.id}.{next(self._requests)}"
+
+    async def _close(self) -> None:
+        # Shielded: an interrupt while this waits for a program to end must not leave the program behind.
+        closing = asyncio.ensure_future(self._console.close())
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            await closing
+            raise
+        finally:
+            self._note("closed")
+
+    # --- getting ready -----------------------------------------------------------------------------------------
+
+    async def _reach_shell(self) -> Shell:
+        device = self.seat.device
+        boot = self._boots[-1] if self._boots else None
+        prompts = (boot.prompts if boot else ()) or device.prompts
+        auto_login = (boot.auto_login if boot else None) or device.auto_login
+        timeout = (boot.timeout if boot else None) or self._job.timeouts.action or DEFAULT_BOOT_TIMEOUT
+        deadline = asyncio.get_running_loop().time() + timeout
+        await console_login.login(
+            self._console, prompts=prompts, credentials=_credentials(auto_login), deadline=deadline
+        )
+        return await console_shell.start(self._console, device.lava_test_sh_cmd, deadline=deadline)
+
+    async def _prepare(self, shell: Shell) -> bool:
+        """Put our scripts on the device. Whether its file system is this process's own."""
+        device, member = self.seat.device, self.seat.member
+        timeout = self._tests[0].timeout if self._tests else None
+        deadline = self._deadline(timeout)
+        files = {
+            f"bin/{name}": Entry(_for_shell(content, device.lava_test_sh_cmd), executable=name != resources.LIBRARY)
+            for name, content in self._scripts().items()
+        }
+        await install(shell, self._directory, files, deadline=deadline)
+        boot_id = await shell.run(
+            "{ read -r R </proc/sys/kernel/random/boot_id;} 2>/dev/null", deadline=deadline, check=False
+        )
+        console = await shell.run("R=$(tty)||R=$(readlink /proc/self/fd/0)||R=", deadline=deadline, check=False)
+        shared = await self._hosts.shared(member.id, boot_id.value)
+        deadline = self._deadline(timeout)  # the others may have taken minutes to boot
+        self._cache = f"{self._directory}/lava_multi_node_cache.txt" if shared else overlay.DEFAULT_CACHE
+        settings = overlay.settings(
+            job_id=member.id,
+            role=member.role,
+            group=[(m.id, m.role) for m in self._members],
+            console=console.value if console.value.startswith("/") else "",
+            cache=self._cache,
+            test_shell=device.lava_test_sh_cmd,
+        )
+        environment = overlay.environment(
+            device.environment, self.seat.environment, {"LAVA_MULTI_NODE_CACHE": self._cache}
+        )
+        await install(
+            shell,
+            self._directory,
+            {f"bin/{resources.SETTINGS}": Entry(settings), "environment": Entry(environment)},
+            deadline=deadline,
+        )
+        self._note("installed", directory=self._directory, cache=self._cache)
+        return self._hosts.is_here(boot_id.value)
+
+    def _scripts(self) -> dict[str, bytes]:
+        scripts = dict(resources.target_scripts())
+        for call in self._calls.values():
+            scripts.update(call.SCRIPTS)
+        return scripts
+
+    def _deadline(self, timeout: float | None) -> float:
+        timeout = timeout or self._job.timeouts.action or self._job.timeouts.job
+        return asyncio.get_running_loop().time() + timeout
+
+    # --- testing -----------------------------------------------------------------------------------------------
+
+    async def _test(self, shell: Shell, stage: int, test: Test, index: int) -> None:
+        deadline = self._deadline(test.timeout)
+        files = overlay.build(
+            stage,
+            test,
+            directory=self._directory,
+            first_index=index,
+            uuid_for=lambda _name: uuid.uuid4().hex,
+            cache=self._cache,
+        )
+        await install(shell, self._directory, files, deadline=deadline)
+        suites = [f"{index + offset}_{definition.name}" for offset, definition in enumerate(test.definitions)]
+        session = TestSession(
+            self._console,
+            self.seat.member,
+            self._members,
+            self._client,
+            calls=self._calls,
+            results=self.results,
+            note=self._note,
+            requests=self._requests,
+            timeout=self._job.call_timeout(test, self.seat.member.role),
+        )
+        self._note("testing", suites=suites)
+        command = f". {self._directory}/environment;{self._directory}/bin/lava-test-runner {self._directory}/{stage}"
+        try:
+            async with asyncio.timeout_at(deadline):
+                await shell.run_test(command, session.hear)
+        except TimeoutError:
+            raise JobTimeout("the test action timed out", where=self.seat.device.name) from None
+        finally:
+            await _settle(session, suites)
+
+    async def _clean_up(self, shell: Shell, directory_is_here: bool) -> None:
+        """Remove what was put on the device and end the loop that ran there, as far as the console still lets us."""
+        if directory_is_here:
+            shutil.rmtree(self._directory, ignore_errors=True)
+        if shell.busy or self._interrupted:
+            return
+        deadline = asyncio.get_running_loop().time() + LEAVING_TIMEOUT
+        with contextlib.suppress(MultinodeError):
+            await shell.run(f"rm -rf {self._directory}", deadline=deadline, check=False)
+            await shell.leave()
+
+
+async def _settle(session: TestSession, suites: list[str]) -> None:
+    try:
+        await session.finish(suites)
+    finally:
+        session.cancel()
+
+
+def _credentials(auto_login: AutoLogin | None) -> console_login.Credentials | None:
+    if auto_login is None:
+        return None
+    return console_login.Credentials(
+        auto_login.login_prompt, auto_login.username, auto_login.password_prompt, auto_login.password
+    )
+
+
+def _for_shell(script: bytes, shell: str) -> bytes:
+    """A script whose first line names the device's shell, as LAVA's overlay does."""
+    first, newline, rest = script.partition(b"\n")
+    return b"#!" + shell.encode() + newline + rest if first == b"#!/bin/sh" else script

@@ -1,0 +1,133 @@
+"""What is put on a device besides the scripts: the settings they read, the environment, and what a test action runs.
+
+The layout and the contents are LAVA's overlay, so that test definitions find what they know
+(``lava_dispatcher/actions/deploy/testdef.py`` and ``overlay.py``). Nothing here opens a file: definitions have
+brought theirs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from dispatcher.console.install import Entry
+from dispatcher.job.definition import Test
+from dispatcher.job.testdef import Definition
+
+DEFAULT_CACHE: Final = "/tmp/lava_multi_node_cache.txt"  # noqa: S108 - the API page's name for it
+"""Where scripts look for the data of a wait. Members that share a file system cannot all have it there."""
+
+
+def build(
+    stage: int,
+    test: Test,
+    *,
+    directory: str,
+    uuid_for: Callable[[str], str],
+    cache: str = DEFAULT_CACHE,
+    first_index: int = 0,
+) -> dict[str, Entry]:
+    """The files of one test action of one member, by path below the member's directory.
+
+    :param stage: how many test actions the member has had before.
+    :param directory: where all of it goes on the device, absolute, without white space and quotes.
+    :param uuid_for: gives a run of a definition, named ``INDEX_NAME``, its id.
+    :param cache: stands in for every :data:`DEFAULT_CACHE` in the steps and in files that are text.
+    :param first_index: how many definitions the member has had before; LAVA counts them through.
+    :raises ValueError: a definition from git has not been resolved.
+    """
+    base = f"{directory}/{stage}/tests"
+    files: dict[str, Entry] = {}
+    runs = [f"{index}_{definition.name}" for index, definition in enumerate(test.definitions, first_index)]
+    listed = "".join(f"{base}/{run}\n" for run in runs)
+    files[f"{stage}/lava-test-runner.conf"] = Entry(listed.encode())
+    for run, definition in zip(runs, test.definitions, strict=True):
+        if not definition.resolved:
+            raise ValueError(f"{definition.name} has not been resolved")
+        for path, entry in _of_definition(definition, run, f"{base}/{run}", uuid_for(run)).items():
+            files[f"{stage}/tests/{run}/{path}"] = Entry(_with_cache(entry.content, cache), entry.executable)
+    return files
+
+
+def _of_definition(definition: Definition, run: str, directory: str, uuid: str) -> dict[str, Entry]:
+    files = dict(definition.files)
+    files["uuid"] = Entry(f"{uuid}\n".encode())
+    files["run.sh"] = Entry(_run_script(definition, run, directory))
+    if definition.install_steps:
+        files["install.sh"] = Entry(_install_script(definition, directory))
+    return files
+
+
+def _run_script(definition: Definition, run: str, directory: str) -> bytes:
+    return _script(
+        [
+            *_assignments(definition.params),
+            "set -e",
+            "set -x",
+            f"export TESTRUN_ID={run}",
+            f"cd {directory}",
+            *(_escaped(step) for step in definition.steps),
+            "set +x",
+        ]
+    )
+
+
+def _install_script(definition: Definition, directory: str) -> bytes:
+    # Without set -e, as in LAVA: the last step decides whether the installation failed.
+    return _script([*_assignments(definition.params), f"cd {directory}", *definition.install_steps])
+
+
+def _script(lines: Iterable[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _escaped(step: str) -> str:
+    r"""A step as LAVA writes it: where a test case evaluates a command, ``$1`` belongs to that command (awk's)."""
+    if "--cmd" in step or "--shell" in step:
+        return re.sub(r"\$([0-9]+)\b", r"\\$\1", step)
+    return step
+
+
+def _with_cache(content: bytes, cache: str) -> bytes:
+    if cache == DEFAULT_CACHE or b"\0" in content:
+        return content
+    return content.replace(DEFAULT_CACHE.encode(), cache.encode())
+
+
+def environment(*sources: Mapping[str, str]) -> bytes:
+    """A file that exports variables; where two sources set the same one, the later source has it."""
+    merged = {name: value for source in sources for name, value in source.items()}
+    return _script(f"export {line}" for line in _assignments(merged))
+
+
+def settings(
+    *, job_id: str, role: str, group: Iterable[tuple[str, str]], console: str, cache: str, test_shell: str
+) -> bytes:
+    """The file beside the target scripts that tells them who they are.
+
+    :param group: id and role of every member.
+    :param console: the path of the device's console as the device names it; empty where it cannot tell.
+    """
+    members = "\n".join(f"{member}\t{its_role}" for member, its_role in group)
+    return _script(
+        _assignments(
+            {
+                "LAVA_JOB_ID": job_id,
+                "LAVA_ROLE": role,
+                "LAVA_GROUP": members,
+                "LAVA_CONSOLE": console,
+                "LAVA_MULTI_NODE_CACHE_DEFAULT": cache,
+                "LAVA_TEST_SHELL": test_shell,
+            }
+        )
+    )
+
+
+def _assignments(variables: Mapping[str, str]) -> list[str]:
+    return [f"{name}={_quote(value)}" for name, value in variables.items()]
+
+
+def _quote(value: str) -> str:
+    """Any text but NUL as one word of a POSIX shell (XCU 2.2.2, Single-Quotes)."""
+    return "'" + value.replace("'", "'\\''") + "'"

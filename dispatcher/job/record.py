@@ -1,0 +1,75 @@
+"""What happens in a run, as events: written to ``events.jsonl`` as they come, and handed to whoever shows them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from dispatcher.errors import OutputError
+from dispatcher.group.events import Member
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """One event.
+
+    :param kind: ``opened``, ``ready``, ``started``, ``call``, ``answered``, ``failed``, ``case``, ``output`` …
+    :param elapsed: seconds since the run began.
+    :param member: whose console it happened on, None for the whole run.
+    """
+
+    kind: str
+    elapsed: float
+    logged: datetime
+    member: Member | None
+    device: str | None
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+Observer = Callable[[RunEvent], None]
+
+
+class Record:
+    """The events of one run.
+
+    :param path: where they are written, one JSON object a line; None for nowhere.
+    :param observers: told of each, in order.
+    :raises OutputError: the file cannot be made.
+    """
+
+    def __init__(self, path: Path | None, *observers: Observer) -> None:
+        self._observers = observers
+        self._began = time.monotonic()
+        self._file: TextIO | None = None
+        if path is not None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = path.open("w", encoding="utf-8", buffering=1)
+            except OSError as error:
+                raise OutputError(f"cannot write {path}: {error.strerror}") from None
+
+    def note(self, kind: str, member: Member | None = None, device: str | None = None, **data: Any) -> None:
+        """Record that something happened now."""
+        event = RunEvent(kind, time.monotonic() - self._began, datetime.now(UTC), member, device, data)
+        if self._file is not None and kind != "output":
+            self._file.write(json.dumps(_as_json(event)) + "\n")
+        for observer in self._observers:
+            observer(event)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _as_json(event: RunEvent) -> dict[str, Any]:
+    shown: dict[str, Any] = {"time": event.logged.isoformat(), "elapsed": round(event.elapsed, 6), "event": event.kind}
+    if event.member is not None:
+        shown |= {"job": event.member.id, "role": event.member.role}
+    if event.device is not None:
+        shown["device"] = event.device
+    return shown | event.data

@@ -1,0 +1,239 @@
+"""What a run found out: test cases as LAVA names them, written as ``results.yaml`` and as JUnit's ``results.xml``.
+
+Every case belongs to a suite. Each definition is one, named ``INDEX_NAME`` as in LAVA; the suite ``lava`` tells how
+each definition ended, and whether the member's job got that far at all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+from xml.etree import ElementTree
+
+import yaml
+
+from dispatcher.errors import OutputError
+from dispatcher.group.events import Member
+
+JOB_SUITE: Final = "lava"
+UNKNOWN_SUITE: Final = "unknown"
+"""Where a case goes whose suite the line has lost: to no other definition's."""
+
+RESULTS: Final = ("pass", "fail", "skip", "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One result, with the keys that ``lavacli results`` prints. ``duration`` in seconds; ``job`` the member's id."""
+
+    job: str
+    suite: str
+    name: str
+    result: str
+    measurement: float | None
+    unit: str
+    duration: float | None
+    logged: datetime
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+class MemberResults:
+    """The cases of one member, from the signals of its test shell.
+
+    :param monotonic: a clock for durations, seconds.
+    :param now: the time of day, for ``logged``.
+    :param observe: told of each case.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        device: str,
+        *,
+        monotonic: Callable[[], float],
+        now: Callable[[], datetime],
+        observe: Callable[[Case], None],
+    ) -> None:
+        self.cases: list[Case] = []
+        self._member = member
+        self._metadata = {"role": member.role, "device": device}
+        self._monotonic = monotonic
+        self._now = now
+        self._observe = observe
+        self._suite: str | None = None
+        self._began = 0.0
+        self._case_began: dict[str, float] = {}
+        self._ended: set[str] = set()
+
+    @property
+    def suite(self) -> str:
+        """The suite that a result belongs to now."""
+        return self._suite or UNKNOWN_SUITE
+
+    def add(
+        self,
+        suite: str,
+        name: str,
+        result: str,
+        *,
+        measurement: float | None = None,
+        unit: str = "",
+        duration: float | None = None,
+        reason: str | None = None,
+    ) -> Case:
+        """Add one case. ``reason`` says in one line why it did not pass."""
+        case = Case(
+            job=self._member.id,
+            suite=suite,
+            name=name,
+            result=result,
+            measurement=measurement,
+            unit=unit,
+            duration=None if duration is None else round(duration, 3),
+            logged=self._now(),
+            metadata=self._metadata | ({"reason": reason} if reason else {}),
+        )
+        self.cases.append(case)
+        self._observe(case)
+        return case
+
+    # --- the test shell's signals --------------------------------------------------------------------------
+
+    def start_run(self, suite: str) -> None:
+        """``STARTRUN``: a definition begins. One that had not ended before has failed."""
+        self.abandon_run("it did not reach its end")
+        self._suite = suite
+        self._began = self._monotonic()
+
+    def end_run(self, suite: str) -> None:
+        """``ENDRUN``: all steps of a definition have passed."""
+        begun = self._suite == suite
+        if begun:
+            self._end(suite, "pass", self._monotonic() - self._began)
+        else:
+            # Its start was lost, and with it which results were its own.
+            self.abandon_run("another definition ended in its place")
+            self._end(suite, "fail", None, reason="its start was lost on the line")
+        self._suite = None
+
+    def abandon_run(self, reason: str) -> None:
+        """The definition that runs, if any, has failed: a step failed, or the run ended."""
+        if self._suite is not None:
+            self._end(self._suite, "fail", self._monotonic() - self._began, reason=reason)
+            self._suite = None
+
+    def expect_runs(self, suites: Iterable[str], reason: str) -> None:
+        """Every definition that should have run by now and has not ended has failed."""
+        for suite in suites:
+            if suite not in self._ended:
+                self._end(suite, "fail", None, reason=reason)
+
+    def _end(self, suite: str, result: str, duration: float | None, reason: str | None = None) -> None:
+        self._ended.add(suite)
+        self.add(JOB_SUITE, suite, result, duration=duration, reason=reason)
+
+    def start_case(self, name: str) -> None:
+        """``STARTTC``."""
+        self._case_began[name] = self._monotonic()
+
+    def test_case(self, params: str) -> str | None:
+        """``TESTCASE``: record a result. What is wrong with its parameters, or None.
+
+        :param params: ``TEST_CASE_ID=… RESULT=… [UNITS=…] [MEASUREMENT=…]``, blanks between them.
+        """
+        given = dict(word.partition("=")[::2] for word in params.split())
+        name, result = given.get("TEST_CASE_ID", ""), given.get("RESULT", "")
+        if not name:
+            return "it names no TEST_CASE_ID"
+        if result not in RESULTS:
+            return f"its RESULT is {result!r}, none of {', '.join(RESULTS)}"
+        measurement: float | None = None
+        if "MEASUREMENT" in given:
+            try:
+                measurement = float(given["MEASUREMENT"])
+            except ValueError:
+                return f"its MEASUREMENT {given['MEASUREMENT']!r} is no number"
+            if not math.isfinite(measurement):
+                return f"its MEASUREMENT {given['MEASUREMENT']!r} is no finite number"
+        began = self._case_began.pop(name, None)
+        duration = None if began is None else self._monotonic() - began
+        unit = given.get("UNITS", "")
+        self.add(self.suite, name, result, measurement=measurement, unit=unit, duration=duration)
+        return None
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+def write(directory: Path, cases: Sequence[Case]) -> None:
+    """Write ``results.yaml`` and ``results.xml``. :raises OutputError: they cannot be written."""
+    listed = [_as_dict(case) for case in cases]
+    document = yaml.safe_dump(listed, sort_keys=False, allow_unicode=True)
+    try:
+        (directory / "results.yaml").write_text(document, encoding="utf-8")
+        _junit(cases).write(directory / "results.xml", encoding="utf-8", xml_declaration=True)
+    except OSError as error:
+        raise OutputError(f"cannot write the results in {directory}: {error.strerror}") from None
+
+
+def _as_dict(case: Case) -> dict[str, Any]:
+    return {
+        "job": case.job,
+        "suite": case.suite,
+        "name": printable(case.name),
+        "result": case.result,
+        "measurement": case.measurement,
+        "unit": printable(case.unit),
+        "duration": case.duration,
+        "logged": case.logged.isoformat(),
+        "metadata": {key: printable(value) for key, value in case.metadata.items()},
+    }
+
+
+def _junit(cases: Sequence[Case]) -> ElementTree.ElementTree[ElementTree.Element]:
+    """JUnit as CI systems read it: a ``testsuite`` for each suite of each member."""
+    root = ElementTree.Element("testsuites")
+    suites: dict[tuple[str, str], list[Case]] = {}
+    for case in cases:
+        suites.setdefault((case.job, case.suite), []).append(case)
+    for (job, suite), members in suites.items():
+        role = members[0].metadata.get("role", "")
+        name = printable(f"{job}.{role}.{suite}")
+        element = ElementTree.SubElement(
+            root,
+            "testsuite",
+            name=name,
+            tests=str(len(members)),
+            failures=str(sum(case.result == "fail" for case in members)),
+            skipped=str(sum(case.result in {"skip", "unknown"} for case in members)),
+            timestamp=members[0].logged.isoformat(),
+            time=f"{sum(case.duration or 0.0 for case in members):.3f}",
+        )
+        for case in members:
+            _junit_case(element, name, case)
+    ElementTree.indent(root)
+    return ElementTree.ElementTree(root)
+
+
+def _junit_case(suite: ElementTree.Element, class_name: str, case: Case) -> None:
+    element = ElementTree.SubElement(
+        suite, "testcase", classname=class_name, name=printable(case.name), time=f"{case.duration or 0.0:.3f}"
+    )
+    reason = printable(case.metadata.get("reason", ""))
+    if case.result == "fail":
+        ElementTree.SubElement(element, "failure", message=reason)
+    elif case.result != "pass":
+        ElementTree.SubElement(element, "skipped", message=reason or case.result)
+    if case.measurement is not None:
+        output = ElementTree.SubElement(element, "system-out")
+        output.text = printable(f"measurement: {case.measurement:g} {case.unit}".rstrip())
+
+
+def printable(string: str) -> str:
+    """Text that any file may hold: bytes that were no UTF-8, and control characters, as backslash escapes."""
+    readable = string.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in readable)

@@ -1,0 +1,147 @@
+"""Runs a whole group from one process: a console a member, and a coordinator for them to meet in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dispatcher.console.transport import Transport
+from dispatcher.coordinator.client import EmbeddedClient
+from dispatcher.coordinator.journal.memory import MemoryJournal
+from dispatcher.coordinator.live import GRACE, LiveGroup, Notice
+from dispatcher.errors import JobTimeout, OutputError
+from dispatcher.group.events import Member
+from dispatcher.job.calls import Call
+from dispatcher.job.definition import Job
+from dispatcher.job.devices import Placement
+from dispatcher.job.hosts import Hosts
+from dispatcher.job.member import MemberRun, Seat
+from dispatcher.job.record import Observer, Record
+from dispatcher.job.results import JOB_SUITE, Case, write
+
+PASSED, FAILED, BROKEN = 0, 1, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run a job.
+
+    :param output: the directory for results, logs and events; made where it is missing.
+    :param first_id: the first member's id; the others follow it.
+    :param grace: seconds after which the waits of stuck members fail, None for never.
+    """
+
+    output: Path
+    first_id: int = 1
+    grace: float | None = GRACE
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended.
+
+    :param status: 0 all cases passed, 1 something failed, 3 a console failed.
+    :param errors: what went wrong outside the tests, a message each.
+    """
+
+    status: int
+    cases: Sequence[Case]
+    members: Sequence[Member]
+    errors: Sequence[str]
+
+
+def seats(placements: Sequence[Placement], transports: Mapping[str, type[Transport]], first_id: int) -> list[Seat]:
+    """Give every member its id and its (closed) console. :raises UserError: a console's options make no sense."""
+    return [
+        Seat(
+            Member(str(first_id + number), placement.role.name),
+            placement.device,
+            transports[placement.device.transport](placement.device.name, placement.device.config),
+            placement.role.environment,
+        )
+        for number, placement in enumerate(placements)
+    ]
+
+
+async def run(
+    job: Job, members: Sequence[Seat], calls: Mapping[str, Call], options: Options, *observers: Observer
+) -> Outcome:
+    """Run a job to its end; cancelled, it closes every console first.
+
+    :raises OutputError: the output directory cannot be written.
+    """
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make {options.output}: {error.strerror}") from None
+    record = Record(options.output / "events.jsonl", *observers)
+    nonce = secrets.token_hex(3)
+    everybody = tuple(seat.member for seat in members)
+
+    def tell(notice: Notice) -> None:
+        record.note(notice.kind, text=notice.text, members=list(notice.members))
+
+    group = LiveGroup(f"{job.name}-{nonce}", everybody, MemoryJournal(), grace=options.grace, observe=tell)
+    hosts = Hosts(member.id for member in everybody)
+    runs = [
+        MemberRun(
+            seat,
+            job,
+            EmbeddedClient(group, seat.member.id),
+            members=everybody,
+            calls=calls,
+            record=record,
+            hosts=hosts,
+            output=options.output,
+            nonce=nonce,
+        )
+        for seat in members
+    ]
+    record.note("started", job_name=job.name, group=group.name, members=[str(member) for member in everybody])
+    try:
+        await _run_all(runs, job.timeouts.job)
+        outcome = _outcome(runs, everybody)
+        record.note("ended", status=outcome.status)
+        return outcome
+    finally:
+        group.close()
+        with contextlib.ExitStack() as stack:
+            stack.callback(record.close)
+            write(options.output, [case for run in runs for case in run.results.cases])
+
+
+async def _run_all(runs: Sequence[MemberRun], limit: float) -> None:
+    """Run all members to their end, or to the job's time limit."""
+    tasks = [asyncio.ensure_future(run.run()) for run in runs]
+    try:
+        _done, late = await asyncio.wait(tasks, timeout=limit)
+        for run, task in zip(runs, tasks, strict=True):
+            if task in late:
+                reason = f"the job timed out after {limit:g} s"
+                run.failure = JobTimeout(reason, where=run.seat.device.name)
+                run.results.abandon_run(reason)
+                run.results.add(JOB_SUITE, "job", "fail", reason=reason)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for task in tasks:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+
+def _outcome(runs: Sequence[MemberRun], members: Sequence[Member]) -> Outcome:
+    cases = [case for run in runs for case in run.results.cases]
+    errors = [str(run.failure) for run in runs if run.failure is not None]
+    broken = any(run.failure.exit_status == BROKEN for run in runs if run.failure is not None)
+    if broken:
+        status = BROKEN
+    elif errors or any(case.result in {"fail", "unknown"} for case in cases):
+        status = FAILED
+    else:
+        status = PASSED
+    return Outcome(status, cases, members, errors)

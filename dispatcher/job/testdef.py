@@ -1,0 +1,281 @@
+"""Test definitions: what runs on a device, and the files that go there with it.
+
+Three origins, as in LAVA. ``inline`` stands in the job. ``file`` is a YAML file beside the job; every file of its
+folder goes to the device. ``git`` is a repository; loading only notes it, :func:`resolve` clones and reads it, and
+the whole working tree goes to the device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from dispatcher.console.install import Entry
+from dispatcher.errors import FileError
+from dispatcher.job import keys
+from dispatcher.job.fields import variables
+from dispatcher.job.origin import clone, read_folder
+from dispatcher.job.yamlfile import Keys, Node, Skipped, nearest, quoted, read
+
+NAME: Final = re.compile(r"[-_a-zA-Z0-9.]{1,100}")
+"""LAVA's schema, ``test/definition.py``; it becomes a directory on the device and a suite in the results."""
+
+RESERVED_NAME: Final = "lava"
+"""The suite of the results that no definition reported."""
+
+GENERATED: Final = ("run.sh", "install.sh", "uuid")
+"""What the test shell reads in a definition's directory, and what a definition may therefore not bring."""
+
+_ORIGINS = ("inline", "file", "git")
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One test definition of a test action.
+
+    :ivar origin: ``inline``, ``file`` or ``git``.
+    :ivar steps: shell code, one step each, in the order in which it runs.
+    :ivar params: variables of the steps; the job's values have replaced those of the definition.
+    :ivar folder: what ``files`` were read from; None for ``inline``, and for ``git`` until it is resolved.
+    :ivar files: what goes to the device besides the steps, by path relative to the definition's directory.
+    :ivar path: of the YAML file, relative to the job or the repository.
+    :ivar metadata_name: the name that the definition gives itself, else ``name``.
+    :ivar where: file and line of its entry in the job.
+    :ivar install: whether install steps are wanted (LAVA's ``skip_install``).
+    """
+
+    name: str
+    origin: str
+    steps: tuple[str, ...]
+    install_steps: tuple[str, ...]
+    params: Mapping[str, str]
+    folder: Path | None
+    files: Mapping[str, Entry]
+    path: str
+    metadata_name: str
+    line: int
+    where: str
+    install: frozenset[str] = frozenset()
+    repository: str | None = None
+    branch: str | None = None
+    revision: str | None = None
+
+    @property
+    def resolved(self) -> bool:
+        """Whether steps and files are known."""
+        return self.origin != "git" or self.folder is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    steps: tuple[str, ...]
+    install_steps: tuple[str, ...]
+    params: Mapping[str, str]
+    metadata_name: str
+
+
+def load_definitions(node: Node, folder: Path, skipped: Skipped) -> tuple[Definition, ...]:
+    """The ``definitions:`` of one test action.
+
+    :param folder: the job file's; relative paths start there.
+    :raises FileError: naming the line, for everything that is wrong with any of them.
+    """
+    entries = node.sequence("a definition")
+    if not entries:
+        raise node.error("a test action needs at least one test definition")
+    definitions: dict[str, Definition] = {}
+    for entry in entries:
+        definition = _load(entry, folder, skipped)
+        if definition.name in definitions:
+            first = definitions[definition.name].line
+            what = f"two definitions are named {quoted(definition.name)}: in line {first} and in line {entry.line}"
+            raise entry.error(what, "names need to be unique within a test action")
+        definitions[definition.name] = definition
+    return tuple(definitions.values())
+
+
+def _load(entry: Node, folder: Path, skipped: Skipped) -> Definition:
+    found = entry.mapping(keys.DEFINITION)
+    name = _name(entry.need(found, "name"))
+    origin = _origin(entry.need(found, "from"))
+    if "lava-signal" in found and found["lava-signal"].string() != "stdout":
+        raise found["lava-signal"].error("only 'lava-signal: stdout' is supported: signals travel on the console")
+    draft = Definition(
+        name=name,
+        origin=origin,
+        steps=(),
+        install_steps=(),
+        params=_params(found, "parameters", "params"),
+        folder=None,
+        files={},
+        path=found["path"].line_of_text() if "path" in found else "",
+        metadata_name=name,
+        line=entry.line,
+        where=entry.where,
+        install=_skip_install(found),
+    )
+    if origin == "inline":
+        _unwanted(found, origin, "branch", "revision")
+        content = _content(entry.need(found, "repository"), draft)
+        return _filled(draft, content, None, {})
+    if origin == "file":
+        _unwanted(found, origin, "repository", "branch", "revision")
+        return _from_file(draft, folder / entry.need(found, "path").line_of_text(), draft.path, skipped)
+    return _from_git(draft, entry, found, folder)
+
+
+def _name(node: Node) -> str:
+    name = node.string()
+    if not NAME.fullmatch(name):
+        what = f"a definition cannot be named {quoted(name)}"
+        raise node.error(what, "use at most 100 letters, digits, dots, dashes and underscores")
+    if name == RESERVED_NAME:
+        raise node.error(f"the definition name {quoted(name)} is reserved")
+    return name
+
+
+def _origin(node: Node) -> str:
+    origin = node.string()
+    if origin == "url":
+        raise node.error("'from: url' is not supported", f"supported are {', '.join(_ORIGINS)}")
+    if origin not in _ORIGINS:
+        raise node.error(f"unknown origin {quoted(origin)}{nearest(origin, _ORIGINS)}")
+    return origin
+
+
+def _unwanted(found: Mapping[str, Node], origin: str, *names: str) -> None:
+    for name in names:
+        if name in found:
+            raise found[name].error(f"{quoted(name)} has no meaning in a definition 'from: {origin}'")
+
+
+def _params(found: Mapping[str, Node], *names: str) -> dict[str, str]:
+    # Both words are LAVA's; it writes the one named last behind the other, so that the last one holds.
+    params: dict[str, str] = {}
+    for name in names:
+        if name in found and not found[name].is_null:
+            params.update(variables(found[name]))
+    return params
+
+
+def _skip_install(found: Mapping[str, Node]) -> frozenset[str]:
+    if "skip_install" not in found:
+        return frozenset()
+    chosen = {value.choice(keys.SKIP_INSTALL) for value in found["skip_install"].one_or_more()}
+    return keys.SKIP_INSTALL if "all" in chosen else frozenset(chosen)
+
+
+def _content(node: Node, draft: Definition) -> _Content:
+    found = node.mapping(keys.TESTDEF)
+    steps: tuple[str, ...] = ()
+    if "run" in found and not found["run"].is_null:
+        steps = _steps(found["run"].mapping(keys.RUN).get("steps"))
+    if not steps:
+        at = found.get("run", node)
+        raise at.error(f"definition {quoted(draft.name)} has no run steps", "list them under run: steps:")
+    return _Content(
+        steps,
+        _install_steps(found, draft.install),
+        _params(found, "params", "parameters"),
+        _metadata_name(found, draft.name),
+    )
+
+
+def _steps(node: Node | None) -> tuple[str, ...]:
+    """The steps of a list; an empty one is left out, as LAVA does."""
+    if node is None or node.is_null:
+        return ()
+    steps = []
+    for step in node.sequence("a step"):
+        if step.is_mapping:
+            raise step.error("a step must be one text, not a mapping", "quote a step that holds ': '")
+        if text := step.text():
+            steps.append(text)
+    return tuple(steps)
+
+
+def _install_steps(found: Mapping[str, Node], skip: frozenset[str]) -> tuple[str, ...]:
+    if "install" not in found or found["install"].is_null:
+        return ()
+    node = found["install"]
+    # LAVA appends a distribution to 'deps': deps-debian, deps-centos and so on.
+    deps = {key.word() for key, _ in node.items() if key.word().startswith("deps-")}
+    parts = node.mapping(Keys("install", used=keys.INSTALLERS | {"steps"} | deps))
+    for word, value in parts.items():
+        wanted = not value.is_null and not (value.is_list and not value.sequence())
+        if word != "steps" and wanted and ({"deps", word} if word in deps else {word}).isdisjoint(skip):
+            hint = "install with commands under install: steps:, or leave it out with skip_install"
+            raise value.error(f"{quoted(word)} is not supported in install", hint)
+    return () if "steps" in skip else _steps(parts.get("steps"))
+
+
+def _metadata_name(found: Mapping[str, Node], name: str) -> str:
+    if "metadata" not in found or found["metadata"].is_null:
+        return name
+    for key, value in found["metadata"].items():
+        if key.word() == "name":
+            return value.line_of_text()
+    return name
+
+
+def _filled(draft: Definition, content: _Content, folder: Path | None, files: Mapping[str, Entry]) -> Definition:
+    for name in GENERATED:
+        if name in files:
+            what = f"definition {quoted(draft.name)} brings a file {quoted(name)}, which the test shell writes"
+            raise FileError(what, where=draft.where, hint=f"rename it; {', '.join(GENERATED)} are taken")
+    return dataclasses.replace(
+        draft,
+        steps=content.steps,
+        install_steps=content.install_steps,
+        params={**content.params, **draft.params},
+        metadata_name=content.metadata_name,
+        folder=folder,
+        files=files,
+    )
+
+
+def _from_file(draft: Definition, path: Path, shown: str, skipped: Skipped) -> Definition:
+    content = _content(read(path, skipped, shown=shown, named_at=draft.where), draft)
+    return _filled(draft, content, path.parent, read_folder(path.parent, draft.where))
+
+
+def _from_git(draft: Definition, entry: Node, found: Mapping[str, Node], folder: Path) -> Definition:
+    path = entry.need(found, "path")
+    if PurePosixPath(draft.path).is_absolute() or ".." in PurePosixPath(draft.path).parts:
+        raise path.error("'path' must stay within the repository")
+    repository = entry.need(found, "repository").line_of_text()
+    if "://" not in repository and not re.match(r"[^/]+:", repository):
+        repository = str((folder / Path(repository).expanduser()).absolute())
+    branch, revision = _revision(found.get("branch")), _revision(found.get("revision"))
+    return dataclasses.replace(draft, repository=repository, branch=branch, revision=revision)
+
+
+def _revision(node: Node | None) -> str | None:
+    if node is None:
+        return None
+    name = node.line_of_text()
+    if name.startswith("-"):
+        raise node.error(f"{node.name} cannot start with a dash")
+    return name
+
+
+def resolve(definition: Definition, workdir: Path) -> Definition:
+    """The same definition with its steps and files known: clones what comes from git, returns others as they are.
+
+    :param workdir: an existing folder for the clone; the caller removes it, after the last use of the result.
+    :raises FileError: git is missing or failed, or what was cloned is no good test definition.
+    """
+    if definition.resolved:
+        return definition
+    assert definition.repository is not None  # noqa: S101 - load() has seen to it
+    folder = clone(definition.repository, definition.branch, definition.revision, workdir, definition.where)
+    path = folder / definition.path
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise FileError(f"{quoted(definition.path)} leads out of the repository", where=definition.where)
+    shown = f"{definition.path} of {definition.repository}"
+    content = _content(read(path, Skipped(), shown=shown, named_at=definition.where), definition)
+    return _filled(definition, content, folder, read_folder(folder, definition.where))

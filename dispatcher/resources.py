@@ -1,0 +1,34 @@
+"""Finds the files that travel with the package but are not Python: the target scripts and the example jobs.
+
+In a wheel they are inside the package; in a checkout, editable installs included, they stand beside it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from dispatcher.errors import MultinodeError
+
+LIBRARY: Final = "lava-multi-node.lib"
+SETTINGS: Final = "lava-multi-node.conf"
+
+_PACKAGE: Final = Path(__file__).parent
+
+
+def _folder(installed: str, checkout: str) -> Path:
+    for folder in (_PACKAGE / installed, _PACKAGE.parent / checkout):
+        if folder.is_dir():
+            return folder
+    raise MultinodeError(f"this installation lacks its {checkout}", hint="install multinode-dispatcher again")
+
+
+def target_scripts() -> dict[str, bytes]:
+    """The scripts for the device and their library, by name."""
+    folder = _folder("target_scripts", "target-scripts")
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("lava-*"))}
+
+
+def example_jobs() -> Path:
+    """The folder of the example jobs."""
+    return _folder("example_jobs", "fixtures/jobs")

@@ -1,0 +1,125 @@
+"""Results: LAVA's suites and cases from the test shell's signals, and the files they are written to."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+from dispatcher.errors import OutputError
+from dispatcher.group.events import Member
+from dispatcher.job.results import Case, MemberResults, printable, write
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def results(clock: Clock) -> MemberResults:
+    return MemberResults(Member("7", "server"), "panda01", monotonic=clock, now=lambda: NOW, observe=lambda _case: None)
+
+
+def told(results: MemberResults) -> list[tuple[str, str, str]]:
+    return [(case.suite, case.name, case.result) for case in results.cases]
+
+
+def test_a_definition_that_passes(results: MemberResults, clock: Clock) -> None:
+    results.start_run("0_smoke")
+    results.start_case("ping")
+    clock.now += 2
+    assert results.test_case("TEST_CASE_ID=ping RESULT=pass UNITS=ms MEASUREMENT=1.25") is None
+    clock.now += 1
+    results.end_run("0_smoke")
+    assert results.cases == [
+        Case("7", "0_smoke", "ping", "pass", 1.25, "ms", 2.0, NOW, {"role": "server", "device": "panda01"}),
+        Case("7", "lava", "0_smoke", "pass", None, "", 3.0, NOW, {"role": "server", "device": "panda01"}),
+    ]
+
+
+def test_a_definition_that_never_reaches_its_end_has_failed(results: MemberResults) -> None:
+    results.start_run("0_a")
+    results.start_run("1_b")
+    results.end_run("1_b")
+    results.expect_runs(["0_a", "1_b", "2_c"], "it was not run")
+    assert told(results) == [("lava", "0_a", "fail"), ("lava", "1_b", "pass"), ("lava", "2_c", "fail")]
+    assert [case.metadata.get("reason") for case in results.cases] == [
+        "it did not reach its end",
+        None,
+        "it was not run",
+    ]
+
+
+def test_a_result_is_never_credited_to_another_suite(results: MemberResults) -> None:
+    """The line lost 1_b's start: what came meanwhile is nobody's, and 1_b has not passed."""
+    results.start_run("0_a")
+    results.end_run("0_a")
+    results.test_case("TEST_CASE_ID=x RESULT=pass")
+    results.end_run("1_b")
+    assert told(results) == [("lava", "0_a", "pass"), ("unknown", "x", "pass"), ("lava", "1_b", "fail")]
+
+
+def test_an_end_that_belongs_to_another_definition_fails_both(results: MemberResults) -> None:
+    results.start_run("0_a")
+    results.end_run("1_b")
+    assert told(results) == [("lava", "0_a", "fail"), ("lava", "1_b", "fail")]
+
+
+@pytest.mark.parametrize(
+    ("params", "trouble"),
+    [
+        ("RESULT=pass", "TEST_CASE_ID"),
+        ("TEST_CASE_ID=x", "RESULT"),
+        ("TEST_CASE_ID=x RESULT=passed", "'passed'"),
+        ("TEST_CASE_ID=x RESULT=pass MEASUREMENT=fast", "'fast'"),
+        ("TEST_CASE_ID=x RESULT=pass MEASUREMENT=nan", "'nan'"),
+        ("", "TEST_CASE_ID"),
+    ],
+)
+def test_a_signal_that_makes_no_sense_is_no_result(params: str, trouble: str, results: MemberResults) -> None:
+    assert trouble in (results.test_case(params) or "")
+    assert results.cases == []
+
+
+def test_the_files(results: MemberResults, tmp_path: Path) -> None:
+    results.start_run("0_a")
+    results.add("0_a", "odd \udcff \x1b[31m ]]>", "fail", reason="a\nb")
+    results.test_case("TEST_CASE_ID=s RESULT=skip")
+    results.test_case("TEST_CASE_ID=u RESULT=unknown MEASUREMENT=2")
+    results.end_run("0_a")
+    write(tmp_path, results.cases)
+    listed = yaml.safe_load((tmp_path / "results.yaml").read_text())
+    assert list(listed[0]) == [
+        *("job", "suite", "name", "result", "measurement", "unit", "duration", "logged", "metadata"),
+    ]
+    assert listed[0]["name"] == "odd \\xff \\x1b[31m ]]>"
+    assert listed[0]["metadata"] == {"role": "server", "device": "panda01", "reason": "a\\nb"}
+    suites = {suite.get("name"): suite for suite in ElementTree.parse(tmp_path / "results.xml").getroot()}
+    own = suites["7.server.0_a"]
+    assert (own.get("tests"), own.get("failures"), own.get("skipped")) == ("3", "1", "2")
+    assert own[0].find("failure") is not None
+    assert own[2].findtext("system-out") == "measurement: 2"
+    assert suites["7.server.lava"].get("failures") == "0"
+
+
+def test_a_directory_that_cannot_be_written(results: MemberResults, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot write the results in"):
+        write(tmp_path / "missing", results.cases)
+
+
+def test_printable_text_is_left_alone() -> None:
+    assert printable("é 中 a\\b 'x'") == "é 中 a\\b 'x'"
+    assert printable("a\tb\x00\udc80") == "a\\tb\\x00\\x80"

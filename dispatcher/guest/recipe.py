@@ -47,6 +47,12 @@ PROMPT: Final = "/ # "
 
 INIT: Final = """\
 #!/bin/busybox sh
+if [ "$1" != moved ]; then
+    # To a tmpfs: df does not list the root that an initramfs starts with.
+    /bin/busybox mount -t tmpfs tmpfs /mnt
+    for entry in /*; do [ "$entry" = /mnt ] || /bin/busybox cp -a "$entry" /mnt; done
+    exec /bin/busybox switch_root /mnt /init moved
+fi
 export PATH=/sbin:/usr/sbin:/bin:/usr/bin HOME=/root TERM=linux
 /bin/busybox --install -s
 mount -t proc proc /proc
@@ -63,7 +69,7 @@ poweroff -f
 """The guest's first program. Its shell is a session of its own, so that the console becomes its controlling
 terminal; when the shell ends, the guest goes off, and QEMU with it."""
 
-DIRECTORIES: Final = ("bin", "dev", "etc", "proc", "root", "sbin", "sys", "usr", "usr/bin", "usr/sbin", "var")
+DIRECTORIES: Final = ("bin", "dev", "etc", "mnt", "proc", "root", "sbin", "sys", "usr", "usr/bin", "usr/sbin", "var")
 
 FILES: Final = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/sh\n",
@@ -142,7 +148,7 @@ def qemu_command(guest: Guest, *, memory: int = 96, loglevel: int | None = None,
     bare = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     system = ["-kernel", str(guest.kernel), "-initrd", str(guest.initrd), "-append", kernel_words]
     # signal=off: ^C is the guest's. QEMU keeps the terminal's onlcr, so lines end in \r\r\n.
-    console = ["-chardev", "stdio,id=c,signal=off", "-serial", "chardev:c"]
+    console = ["-chardev", "serial,id=c,path=/dev/tty", "-serial", "chardev:c"]
     return shlex.join([QEMU, *machine, *bare, *system, *console])
 
 

@@ -187,7 +187,7 @@ def test_the_command_line() -> None:
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-kernel", "/some where/kernel", "-initrd", "/it's/initrd"),
         *("-append", "console=ttyS0 quiet panic=-1 no_timer_check"),
-        *("-chardev", "stdio,id=c,signal=off", "-serial", "chardev:c"),
+        *("-chardev", "serial,id=c,path=/dev/tty", "-serial", "chardev:c"),
     ]
     assert pexpect.split_command_line(qemu_command(GUEST)) == words  # type: ignore[no-untyped-call]
 

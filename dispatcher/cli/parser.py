@@ -1,0 +1,83 @@
+"""The command line: every subcommand and option, with the words that ``--help`` shows."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from dispatcher.cli import check, demo, plugins, run
+from dispatcher.coordinator.live import GRACE
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments; ``command`` is what to call with them. Exits with 2 where they are wrong."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show a traceback where an error is told")
+    parser = argparse.ArgumentParser(prog="multinode", description="LAVA's MultiNode calls over serial consoles.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {metadata.version('multinode-dispatcher')}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    command = commands.add_parser("run", parents=[common], help="run a whole group, one console a member")
+    command.add_argument("job", type=Path, metavar="JOB", help="the job file")
+    _add_devices(command)
+    _add_run_options(command, default_output="multinode-output")
+    command.add_argument("-v", "--verbose", action="store_true", help="show what the tests print, too")
+    command.set_defaults(command=run.command)
+
+    command = commands.add_parser("check", parents=[common], help="validate a job without opening a console")
+    command.add_argument("job", type=Path, metavar="JOB", help="the job file")
+    _add_devices(command)
+    command.set_defaults(command=check.command)
+
+    command = commands.add_parser("demo", parents=[common], help="the API page's example on two local shells")
+    command.add_argument("--qemu", action="store_true", help="on two QEMU guests instead")
+    command.add_argument("--output", type=Path, metavar="DIR", help="keep the results and logs here")
+    command.set_defaults(command=demo.command)
+
+    command = commands.add_parser("plugins", parents=[common], help="what is loaded, from which distribution")
+    command.set_defaults(command=plugins.command)
+    return parser.parse_args(argv)
+
+
+def _add_devices(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--devices", type=Path, metavar="FILE", help="the device file (default: devices.yaml beside the job)"
+    )
+
+
+def _add_run_options(command: argparse.ArgumentParser, default_output: str) -> None:
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        default=Path(default_output),
+        help="results and logs (default: %(default)s)",
+    )
+    command.add_argument("--job-id", type=_job_id, metavar="N", default=1, help="the first member's id (default: 1)")
+    command.add_argument(
+        "--stuck-grace",
+        type=_grace,
+        metavar="SECONDS|never",
+        default=GRACE,
+        help="when the waits of members that can only wait for each other fail (default: %(default)g)",
+    )
+
+
+def _job_id(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise argparse.ArgumentTypeError(f"{text!r} is no job id: digits only")
+    return int(text)
+
+
+def _grace(text: str) -> float | None:
+    if text == "never":
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of seconds nor 'never'")
+    return seconds

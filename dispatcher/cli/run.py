@@ -1,0 +1,61 @@
+"""``multinode run JOB``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dispatcher.cli.render import Live, summary
+from dispatcher.cli.signals import until_signal
+from dispatcher.errors import FileError
+from dispatcher.job import runner
+from dispatcher.job.definition import Job, load_job
+from dispatcher.job.devices import Placement, assign, load_devices
+from dispatcher.plugins import Plugins, load
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Run a job and show how it went."""
+    plugins = load_plugins()
+    job, placements = read(arguments.job, arguments.devices, plugins)
+    options = runner.Options(arguments.output, arguments.job_id, arguments.stuck_grace)
+    return execute(job, placements, plugins, options, verbose=arguments.verbose)
+
+
+def load_plugins() -> Plugins:
+    """All plugins; the broken ones are named on stderr."""
+    plugins = load()
+    for broken in plugins.problems:
+        print(
+            f"multinode: plugin {broken.name!r} of {broken.distribution} is skipped: {broken.problem}", file=sys.stderr
+        )
+    return plugins
+
+
+def read(job_path: Path, devices_path: Path | None, plugins: Plugins) -> tuple[Job, Sequence[Placement]]:
+    """Read and check the job and device files. :raises FileError: one of them is wrong."""
+    job = load_job(job_path)
+    beside = job_path.parent / "devices.yaml"
+    if devices_path is None and not beside.is_file():
+        raise FileError("no device file", where=str(job_path), hint=f"name one with --devices FILE, or write {beside}")
+    transports = {name: transport.OPTIONS for name, transport in plugins.transports.items()}
+    devices = load_devices(devices_path or beside, transports)
+    for note in (*job.ignored, *job.notes, *devices.ignored):
+        print(f"multinode: {note}", file=sys.stderr)
+    return job, assign(job, devices)
+
+
+def execute(
+    job: Job, placements: Sequence[Placement], plugins: Plugins, options: runner.Options, *, verbose: bool
+) -> int:
+    """Run what was read, showing it as it goes; the exit status."""
+    members = runner.seats(placements, plugins.transports, options.first_id)
+    live = Live(sys.stdout, [seat.member for seat in members], verbose=verbose)
+    outcome = asyncio.run(until_signal(runner.run(job, members, plugins.calls, options, live.show)))
+    print(summary(outcome, [seat.device.name for seat in members], options.output, sys.stdout))
+    for error in outcome.errors:
+        print(f"multinode: {error}", file=sys.stderr)
+    return outcome.status

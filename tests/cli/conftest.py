@@ -1,0 +1,138 @@
+"""Runs the command as a user does, in a process of its own, on local shells."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+LOCAL = FIXTURES / "devices" / "local.yaml"
+PATIENCE = 60
+
+
+def job_text(actions: dict[str, list[str]], *, counts: dict[str, int] | None = None, **top: Any) -> str:
+    """A job: role → run steps, one member a role unless ``counts`` says otherwise."""
+    roles = {role: {"device_type": "board", "count": (counts or {}).get(role, 1)} for role in actions}
+    tests = [
+        {
+            "test": {
+                "role": role,
+                "definitions": [
+                    {
+                        "name": role,
+                        "from": "inline",
+                        "path": f"inline/{role}.yaml",
+                        "repository": {
+                            "metadata": {"format": "Lava-Test Test Definition 1.0", "name": role},
+                            "run": {"steps": steps},
+                        },
+                    }
+                ],
+            }
+        }
+        for role, steps in actions.items()
+    ]
+    job = {
+        "job_name": "t",
+        "timeouts": {"job": {"minutes": 2}, "action": {"minutes": 1}},
+        "protocols": {"lava-multinode": {"roles": roles}},
+        "actions": tests,
+    }
+    return yaml.safe_dump(job | top, sort_keys=False)
+
+
+@dataclass
+class Ran:
+    """A command that has ended."""
+
+    status: int
+    out: str
+    err: str
+    output: Path
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = yaml.safe_load((self.output / "results.yaml").read_text())
+        return found
+
+    def result(self, job: int, suite: str, name: str) -> str:
+        (case,) = [c for c in self.results if (c["job"], c["suite"], c["name"]) == (str(job), suite, name)]
+        return str(case["result"])
+
+    def reason(self, job: int, suite: str, name: str) -> str:
+        (case,) = [c for c in self.results if (c["job"], c["suite"], c["name"]) == (str(job), suite, name)]
+        return str(case["metadata"]["reason"])
+
+
+Multinode = Callable[..., Ran]
+
+
+def marked(mark: str) -> list[str]:
+    """The command lines of all processes that carry a mark in their environment, but for zombies."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture
+def mark() -> Iterator[str]:
+    """A text that every process of this test has in its environment; none may be left when it ends."""
+    text = f"multinode-test-{uuid.uuid4().hex}"
+    yield text
+    assert not marked(text), "the run left processes behind"
+
+
+@pytest.fixture
+def environment(mark: str) -> dict[str, str]:
+    return {**os.environ, "MULTINODE_TEST_MARK": mark, "NO_COLOR": "1"}
+
+
+@pytest.fixture
+def command() -> list[str]:
+    return [sys.executable, "-W", "error", "-m", "dispatcher.cli.main"]
+
+
+@pytest.fixture
+def multinode(tmp_path: Path, environment: dict[str, str], command: list[str]) -> Multinode:
+    """``multinode ARGUMENTS…``; ``run`` gets an output directory of the test's own."""
+
+    def run(*arguments: str | Path) -> Ran:
+        output = tmp_path / "output"
+        extra = ["--output", str(output)] if arguments[0] == "run" else []
+        done = subprocess.run(
+            [*command, *map(str, arguments), *extra],
+            capture_output=True,
+            timeout=PATIENCE,
+            env=environment,
+            cwd=tmp_path,
+            check=False,
+        )
+        return Ran(done.returncode, done.stdout.decode(), done.stderr.decode(), output)
+
+    return run
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, str], Path]:
+    """Write a file below the test's own folder."""
+
+    def write(name: str, text: str) -> Path:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write

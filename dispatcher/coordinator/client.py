@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Protocol
 
 from dispatcher.coordinator.live import Data, LiveGroup
@@ -27,8 +28,22 @@ class GroupClient(Protocol):
     async def send(self, request: str, message_id: str, data: Iterable[tuple[str, str]]) -> None:
         """Store a message."""
 
-    async def wait(self, request: str, kind: Kind, message_id: str, role: str | None, *, timeout: float | None) -> Data:
-        """Wait as ``lava-wait``, ``lava-wait-all`` or ``lava-sync`` does, at most ``timeout`` seconds."""
+    async def wait(
+        self,
+        request: str,
+        kind: Kind,
+        message_id: str,
+        role: str | None,
+        *,
+        timeout: float | None,
+        patient: bool = True,
+        background: bool = False,
+    ) -> Data:
+        """Wait as ``lava-wait``, ``lava-wait-all`` or ``lava-sync`` does, at most ``timeout`` seconds.
+
+        :param patient: the call has no time limit of its own, so that its member may be stuck in it.
+        :param background: the rest of the member's test goes on meanwhile.
+        """
 
     async def leave(self, request: str, reason: str) -> None:
         """Leave the group."""
@@ -48,14 +63,25 @@ class EmbeddedClient:
     async def send(self, request: str, message_id: str, data: Iterable[tuple[str, str]]) -> None:
         self._group.send(request, self._member, message_id, data)
 
-    async def wait(self, request: str, kind: Kind, message_id: str, role: str | None, *, timeout: float | None) -> Data:
+    async def wait(
+        self,
+        request: str,
+        kind: Kind,
+        message_id: str,
+        role: str | None,
+        *,
+        timeout: float | None,
+        patient: bool = True,
+        background: bool = False,
+    ) -> Data:
         if kind is Kind.SYNC:
             need = self._group.arrive(request, self._member, message_id)
         else:
             need = Need(self._member, kind, message_id, role)
+        need = replace(need, background=background)
         try:
             async with asyncio.timeout(timeout):
-                return await self._group.wait(request, need)
+                return await self._group.wait(request, need, patient=patient)
         except TimeoutError:
             return self._group.give_up(request, need, f"timed out after {timeout:g} s")
 

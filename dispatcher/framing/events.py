@@ -7,19 +7,24 @@ console had sent before the marker began.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """A call that waits for its answer: ``SEND``, ``WAIT``, ``WAIT_ALL``, ``SYNC``, or a plugin's own.
 
-    ``args`` of a ``SEND`` are the message ID and then ``key=value`` items, of any other call its words.
+    ``args`` of a ``SEND`` are the message ID and then ``key=value`` items, of any other call its words. Only framing 2
+    gives requests an ``id`` of the device's making and ``options`` (``t``: the call's own time limit, seconds;
+    ``b``: made in the background; ``p``: every line of the cache is to name its sender).
     """
 
     name: str
     args: tuple[str, ...]
     offset: int = 0
+    id: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,3 +50,22 @@ PENDING_LINES: Final = 16
 
 READ_SIZE: Final = 64 * 1024
 """Bytes asked of a console at a time."""
+
+# --- framing 2 -------------------------------------------------------------------------------------------
+
+UP_HEAD: Final = b"<MN2 "
+
+FRAME_LIMIT: Final = 200
+"""Bytes of a frame of the device, its line feed included: a tty line and most FIFOs survive it."""
+
+UP_PART: Final = 150
+"""Bytes of a message's escaped text in one frame of the device."""
+
+UP_PARTS: Final = 9999
+"""Parts of one message of the device."""
+
+DOWN_PAYLOAD: Final = 80
+"""Bytes of an answer in one frame of the host; it has two letters a byte."""
+
+DOWN_PARTS: Final = 0xFFFF
+"""Parts of one answer."""

@@ -12,14 +12,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dispatcher.coordinator.client import GroupClient
-from dispatcher.coordinator.live import Data
 from dispatcher.errors import CallRefused
 from dispatcher.framing import grammar
+from dispatcher.framing.conversation import Answer
 from dispatcher.group.events import Member
 from dispatcher.group.needs import Kind
-
-Answer = Data | Sequence[str] | None
-"""What a call gives: a wait's data, a plugin's words, or nothing but that it was done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +25,8 @@ class Session:
 
     :param request: an id for this request, never used again in the group.
     :param timeout: seconds that the job allows a call, None for no limit.
+    :param own_timeout: seconds that the call was told to wait (``--timeout``), None where it was not.
+    :param background: a background job of the test made the call, so that the rest of the test goes on.
     """
 
     member: Member
@@ -35,6 +34,8 @@ class Session:
     client: GroupClient
     request: str
     timeout: float | None
+    own_timeout: float | None = None
+    background: bool = False
 
 
 class Call(ABC):
@@ -43,8 +44,8 @@ class Call(ABC):
     SCRIPTS: ClassVar[Mapping[str, bytes]] = {}
     """Scripts to be put beside ours on every device: name → content, POSIX sh over ``lava-multi-node.lib``."""
 
-    answers: ClassVar[bool] = True
-    """Whether the device waits for a reply. Over framing 1 a send is over once it is printed."""
+    waits: ClassVar[bool] = True
+    """Whether it may wait for other members. Calls that do not are done in the order that the device made them."""
 
     def case(self, name: str, args: Sequence[str]) -> str | None:
         """The name of the test case that this call leaves, in the current suite; None for none.
@@ -61,7 +62,7 @@ class Call(ABC):
 class Send(Call):
     """``lava-send ID k=v…``: returns when the coordinator has stored it."""
 
-    answers = False
+    waits = False
 
     async def answer(self, args: Sequence[str], session: Session) -> Answer:
         message_id = _message_id(args)
@@ -86,7 +87,15 @@ class _Waiting(Call):
         if len(args) > self.most:
             raise CallRefused(f"{self.kind.value} does not take {args[self.most]!r}")
         role = args[1] if len(args) > 1 else None
-        return await session.client.wait(session.request, self.kind, message_id, role, timeout=session.timeout)
+        return await session.client.wait(
+            session.request,
+            self.kind,
+            message_id,
+            role,
+            timeout=min((limit for limit in (session.timeout, session.own_timeout) if limit is not None), default=None),
+            patient=session.own_timeout is None,
+            background=session.background,
+        )
 
 
 class Wait(_Waiting):

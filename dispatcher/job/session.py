@@ -6,6 +6,7 @@ The console's bytes go through the framing; a request becomes a task, so that re
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,9 +14,10 @@ from dispatcher.console.connection import Console
 from dispatcher.coordinator.client import GroupClient
 from dispatcher.errors import CallRefused, ConsoleClosed, MultinodeError
 from dispatcher.framing import lava
+from dispatcher.framing.conversation import Answer, Conversation
 from dispatcher.framing.events import Damage, Event, InstallFailed, Request, RunnerExit, Signal
 from dispatcher.group.events import Member
-from dispatcher.job.calls import Answer, Call, Session
+from dispatcher.job.calls import Call, Session
 from dispatcher.job.results import MemberResults, printable
 
 CALLS_AT_ONCE = 64
@@ -59,36 +61,65 @@ class TestSession:
         self._note = note
         self._requests = requests
         self._timeout = timeout
-        self._decoder = lava.Decoder()
+        self._loop = asyncio.get_running_loop()
+        self._conversation = Conversation()
         self._output = bytearray()
-        self._sending = asyncio.Lock()
+        self._ordering = asyncio.Lock()
         self._waiting: set[asyncio.Task[None]] = set()
-        self._sends: set[asyncio.Task[None]] = set()
+        self._in_order: set[asyncio.Task[None]] = set()
+        self._typing: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
     def hear(self, data: bytes) -> None:
         """Take what the console said. Never waits."""
         self._show(data)
-        for event in self._decoder.feed(data):
+        for event in self._conversation.hear(data, self._loop.time()):
             self._act(event)
+        self._type_soon()
 
     async def finish(self, expected: Sequence[str]) -> None:
         """The runner has ended: settle what is open.
 
         :param expected: the suites that this test action should have run.
         """
-        for event in self._decoder.finish():
+        for event in self._conversation.finish(self._loop.time()):
             self._act(event)
-        if self._sends:
-            await asyncio.wait(self._sends)
+        if self._in_order:
+            await asyncio.wait(self._in_order)
         for task in self._waiting:
             task.cancel()
         self._results.abandon_run("a step failed")
         self._results.expect_runs(expected, "it was not run")
 
     def cancel(self) -> None:
-        """Drop every call that is open; for a console that is gone."""
-        for task in (*self._waiting, *self._sends):
+        """Drop every call that is open, and type nothing more."""
+        for task in (*self._waiting, *self._in_order, *self._typing):
             task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # --- typing --------------------------------------------------------------------------------------------
+
+    def _type_soon(self) -> None:
+        """Type what the conversation has to say, and come back when it has more."""
+        if self._conversation.typed:
+            data = b"".join(self._conversation.typed)
+            self._conversation.typed.clear()
+            task = self._loop.create_task(self._type(data))
+            self._typing.add(task)
+            task.add_done_callback(self._typing.discard)
+        if self._timer is not None:
+            self._timer.cancel()
+        due = self._conversation.due()
+        self._timer = None if due is None else self._loop.call_at(due, self._tick)
+
+    async def _type(self, data: bytes) -> None:
+        with contextlib.suppress(ConsoleClosed):  # whoever runs the test hears of it from the console itself
+            await self._console.send(data)
+
+    def _tick(self) -> None:
+        self._conversation.tick(self._loop.time())
+        self._type_soon()
 
     # --- output --------------------------------------------------------------------------------------------
 
@@ -134,52 +165,46 @@ class TestSession:
     def _request(self, request: Request) -> None:
         number = next(self._requests)
         self._note("call", name=request.name, args=[printable(arg) for arg in request.args], request=number)
-        answering = self._answer(request, f"{self._member.id}.{number}", number, self._results.suite)
-        task = asyncio.get_running_loop().create_task(answering)
+        task = self._loop.create_task(self._answer(request, number, self._results.suite))
         call = self._calls.get(request.name)
-        mine = self._waiting if call is None or call.answers else self._sends
+        mine = self._in_order if call is not None and not call.waits else self._waiting
         mine.add(task)
         task.add_done_callback(mine.discard)
 
-    async def _answer(self, request: Request, request_id: str, number: int, suite: str) -> None:
-        """Do what a request asks, record how it went, and type the reply."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+    async def _answer(self, request: Request, number: int, suite: str) -> None:
+        """Do what a request asks, answer it, and record how it went."""
+        began = self._loop.time()
         call = self._calls.get(request.name)
         answer: Answer = None
         failure: str | None = None
-        reply = b""
         try:
-            answer = await self._ask(call, request, request_id)
-            reply = self._encode(request.name, answer)
+            answer = await self._ask(call, request, number)
+            self._conversation.succeed(request, answer, self._loop.time())
         except MultinodeError as error:
             failure = str(error)
-            reply = lava.encode_nack(request.name)
-        waited = loop.time() - began
-        self._record(request, number, suite, answer, failure, waited)
-        if call is None or call.answers:
-            try:
-                await self._console.send(reply)
-            except ConsoleClosed:
-                return  # whoever runs the test hears of it from the console itself
+            self._conversation.fail(request, failure, self._loop.time())
+        self._type_soon()
+        self._record(request, number, suite, answer, failure, self._loop.time() - began)
 
-    async def _ask(self, call: Call | None, request: Request, request_id: str) -> Answer:
+    async def _ask(self, call: Call | None, request: Request, number: int) -> Answer:
         if call is None:
             known = ", ".join(sorted(self._calls))
             raise CallRefused(f"there is no call {request.name}; there are {known}")
         if len(self._waiting) > CALLS_AT_ONCE:
             raise CallRefused(f"a device may wait in {CALLS_AT_ONCE} calls at once")
-        session = Session(self._member, self._members, self._client, request_id, self._timeout)
-        if call.answers:
+        session = Session(
+            self._member,
+            self._members,
+            self._client,
+            request=f"{self._member.id}.{request.id or number}",
+            timeout=self._timeout,
+            own_timeout=_seconds(request.options.get("t")),
+            background="b" in request.options,
+        )
+        if call.waits:
             return await call.answer(request.args, session)
-        async with self._sending:  # in the order that the device sent them
+        async with self._ordering:  # in the order that the device made them
             return await call.answer(request.args, session)
-
-    @staticmethod
-    def _encode(name: str, answer: Answer) -> bytes:
-        if isinstance(answer, Mapping):
-            return lava.encode_reply(name, answer)
-        return lava.encode_words(name, answer or ())
 
     def _record(
         self, request: Request, number: int, suite: str, answer: Answer, failure: str | None, waited: float
@@ -200,3 +225,13 @@ class TestSession:
             waited=round(waited, 6),
             **({"reason": failure} if failure else {"data": data}),
         )
+
+
+def _seconds(option: str | None) -> float | None:
+    """A call's own time limit. :raises CallRefused: it is no number of seconds."""
+    if option is None:
+        return None
+    try:
+        return float(option)
+    except ValueError:
+        raise CallRefused(f"{option!r} is no number of seconds") from None

@@ -1,0 +1,123 @@
+"""Both framings on one console: the device may speak either at any time, and is answered in the one that it used.
+
+LAVA's own scripts, and tests that print LAVA's signals themselves, speak framing 1; our scripts speak framing 2. No I/O
+and no clock: bytes and the time come in, events go out, and bytes to type are taken from :attr:`Conversation.typed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from dispatcher.framing import lava
+from dispatcher.framing.events import Damage, Event, InstallFailed, Request, RunnerExit, Signal
+from dispatcher.framing.link import Link
+from dispatcher.framing.reliable import Kind, Up, UpDecoder, cache_content
+
+Answer = Mapping[str, Mapping[str, str]] | Sequence[str] | None
+"""What a call gives: a wait's data, a plugin's words, or nothing but that it was done."""
+
+UNANSWERED: Final = frozenset({"SEND"})
+"""Calls that framing 1 has no reply for."""
+
+ALWAYS_PREFIXED: Final = frozenset({"WAIT_ALL", "SYNC"})
+"""Calls whose lines in the cache name their sender."""
+
+
+class Conversation:
+    """What a device says on its console, and what it is answered.
+
+    :ivar typed: bytes to type, in order; whoever types them takes them away.
+    """
+
+    def __init__(self) -> None:
+        self._markers = lava.Decoder()
+        self._frames = UpDecoder()
+        self._link = Link()
+        self.typed: list[bytes] = []
+
+    @property
+    def repeats(self) -> int:
+        """How often the device had to repeat itself."""
+        return self._link.repeats
+
+    def hear(self, data: bytes, now: float) -> list[Event]:
+        """The events in these bytes, in their order."""
+        return self._events([*self._markers.feed(data), *self._frames.feed(data)], now)
+
+    def finish(self, now: float) -> list[Event]:
+        """The events of what the console ended in the middle of."""
+        return self._events([*self._markers.finish(), *self._frames.finish()], now)
+
+    def succeed(self, request: Request, answer: Answer, now: float) -> None:
+        """Answer a call that was done. :raises CallRefused: framing 1 cannot carry the answer; nothing was typed."""
+        if request.id is None:
+            if request.name not in UNANSWERED:
+                self.typed.append(_reply(request.name, answer))
+            return
+        if isinstance(answer, Mapping):
+            prefixed = request.name in ALWAYS_PREFIXED or "p" in request.options
+            content = cache_content(answer, prefixed=prefixed)
+        else:
+            content = lava.raw(" ".join(answer or ()))
+        self._answer(request.id, Kind.DATA, content, now)
+
+    def fail(self, request: Request, reason: str, now: float) -> None:
+        """Answer a call that failed. Over framing 1 the device learns only that."""
+        if request.id is not None:
+            self._answer(request.id, Kind.FAIL, lava.raw(" ".join(reason.split())), now)
+        elif request.name not in UNANSWERED:
+            self.typed.append(lava.encode_nack(request.name))
+
+    def due(self) -> float | None:
+        """When :meth:`tick` has something to do, None for nothing."""
+        return self._link.due()
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        self._link.tick(now)
+        self._take()
+
+    # ---------------------------------------------------------------------------------------------------------
+
+    def _answer(self, request: str, kind: Kind, content: bytes, now: float) -> None:
+        self._link.answer(request, kind, content, now)
+        self._take()
+
+    def _take(self) -> None:
+        self.typed += self._link.typed
+        self._link.typed.clear()
+
+    def _events(self, found: list[Event | Up], now: float) -> list[Event]:
+        events: list[Event] = []
+        for event in sorted(found, key=lambda event: event.offset):
+            if not isinstance(event, Up):
+                events.append(event)
+                continue
+            for said in self._link.receive(event, now):
+                events.append(self._progress(said, now) if isinstance(said, Request) else said)
+        self._take()
+        return events
+
+    def _progress(self, request: Request, now: float) -> Event:
+        """The test shell's progress travels as requests, which are done once they are heard."""
+        event: Event = request
+        if request.name == "SIGNAL" and request.args:
+            event = Signal(request.args[0], " ".join(request.args[1:]), request.offset)
+        elif request.name == "RUNNER" and request.args == ("EXIT",):
+            event = RunnerExit(request.offset)
+        elif request.name == "RUNNER" and request.args == ("INSTALL_FAIL",):
+            event = InstallFailed(request.offset)
+        elif request.name in {"SIGNAL", "RUNNER"}:
+            self._link.answer(request.id or "", Kind.FAIL, b"there is no such signal", now)
+            return Damage("it is no signal", " ".join(request.args)[:80], request.offset)
+        else:
+            return event
+        self._link.answer(request.id or "", Kind.DONE, b"", now)
+        return event
+
+
+def _reply(name: str, answer: Answer) -> bytes:
+    if isinstance(answer, Mapping):
+        return lava.encode_reply(name, answer)
+    return lava.encode_words(name, answer or ())

@@ -1,0 +1,240 @@
+"""Framing 2: frames that carry a request's id and a checksum, so that what is damaged is never believed.
+
+Theory of operation. The two directions have different enemies. Towards the host a frame is one readable line that a
+kernel line may split; it says where it begins and ends, and its two sums say whether it is whole. Towards the device a
+frame may reach an interactive root shell, if the call that it was meant for has died: so it is a comment there, made of
+sixteen letters that form no command, and that no single flipped bit turns into something that ends the comment or that
+the tty acts on. ``docs/console-protocol.md`` has the bytes and why they are so; ``fixtures/frames/`` has vectors that
+the tests of this module and of the device's scripts both read.
+
+The sums are two polynomials modulo 16-bit primes, with primitive roots as their bases and every product below 2**31,
+so that a shell with 32-bit signed arithmetic (mksh) computes them too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from dispatcher.framing import grammar
+from dispatcher.framing.events import Damage
+from dispatcher.framing.lava import raw, text
+
+# --- sums --------------------------------------------------------------------------------------------------------
+
+
+def sums(values: Iterable[int]) -> tuple[int, int]:
+    """The two sums over symbol values, each at least 1."""
+    first = second = 1
+    for value in values:
+        first = (first * 32692 + value) % 65521
+        second = (second * 32700 + value) % 65519
+    return first, second
+
+
+# --- device to host ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """A frame of the device: part ``number`` of ``total`` of a message's text, still escaped."""
+
+    id: str
+    number: int
+    total: int
+    text: bytes
+    offset: int = 0
+
+
+_UP = re.compile(
+    rb"MN2 ([0-9a-f]{12}) ([1-9][0-9]{0,3})/([1-9][0-9]{0,3}) ([ -;=?-~]{1,150}) ([0-9]{1,5})\.([0-9]{1,5})"
+)
+
+
+def encode_up(request: str, number: int, total: int, part: bytes) -> bytes:
+    """A frame as the device's scripts write it, its line feed included; the truth that they are tested against."""
+    body = b"MN2 %s %d/%d %s" % (request.encode("ascii"), number, total, part)
+    return b"<%s %d.%d>\n" % (body, *sums(byte - 31 for byte in body))
+
+
+def decode_up(content: bytes, offset: int = 0) -> Up | None:
+    """The frame that stands between ``<`` and ``>``, or None where the sums or the form say that it is damaged."""
+    found = _UP.fullmatch(content)
+    if found is None:
+        return None
+    request, number, total, part, first, second = found.groups()
+    body = content[: found.end(4)]
+    if (int(first), int(second)) != sums(byte - 31 for byte in body) or int(number) > int(total):
+        return None
+    return Up(request.decode(), int(number), int(total), part, offset)
+
+
+class UpDecoder:
+    """Finds the device's frames in what it prints, however the bytes arrive.
+
+    Every byte is looked at a constant number of times, and at most :data:`grammar.FRAME_LIMIT` of them are kept.
+    """
+
+    def __init__(self) -> None:
+        self._kept = b""
+        self._offset = 0
+
+    def feed(self, data: bytes) -> list[Up | Damage]:
+        """The frames that these bytes complete, and what began like a frame and is none."""
+        window = self._kept + data
+        events: list[Up | Damage] = []
+        position = window.find(grammar.UP_HEAD)
+        while position >= 0:
+            following = window.find(grammar.UP_HEAD, position + 1)
+            limit = position + grammar.FRAME_LIMIT
+            stop = limit if following < 0 else min(following, limit)
+            end = window.find(grammar.TAIL, position, stop)
+            if end < 0 and following < 0 and len(window) < limit:
+                break  # the rest may still come
+            offset = self._offset + position
+            frame = decode_up(window[position + 1 : end], offset) if end >= 0 else None
+            quoted = text(window[position : end + 1 if end >= 0 else stop][:80])
+            events.append(frame or Damage("its sums do not fit", quoted, offset))
+            position = following
+        keep = position if position >= 0 else _before_partial_head(window)
+        self._offset += keep
+        self._kept = window[keep:]
+        return events
+
+    def finish(self) -> list[Up | Damage]:
+        """What a recording ended in the middle of."""
+        if not self._kept.startswith(grammar.UP_HEAD):
+            return []
+        quoted, self._kept = text(self._kept[:80]), b""
+        return [Damage("the recording ends in it", quoted, self._offset)]
+
+
+def _before_partial_head(window: bytes) -> int:
+    for length in range(min(len(grammar.UP_HEAD) - 1, len(window)), 0, -1):
+        if window.endswith(grammar.UP_HEAD[:length]):
+            return len(window) - length
+    return len(window)
+
+
+# --- messages ----------------------------------------------------------------------------------------------------
+
+_ESCAPED = re.compile(rb"[%<> \x00-\x1f\x7f-\xff]")
+_ESCAPE = re.compile(rb"%([0-9A-F]{2})")
+_VERB = re.compile(rb"(\+?[A-Z][A-Z0-9_]*)((?:/[a-z][0-9.]*)*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a device says: a verb, its options (``t30`` → ``{"t": "30"}``) and its arguments, unescaped."""
+
+    verb: str
+    options: dict[str, str]
+    args: tuple[str, ...]
+
+
+def encode_message(verb: str, args: Sequence[str], options: Iterable[str] = ()) -> bytes:
+    """The text of a message, escaped, to be cut into parts."""
+    head = b"/".join([verb.encode("ascii"), *(option.encode("ascii") for option in options)])
+    return b" ".join([head, *(_ESCAPED.sub(lambda found: b"%%%02X" % found[0][0], raw(arg)) for arg in args)])
+
+
+def decode_message(joined: bytes) -> Message | None:
+    """The message of all parts joined, or None where it is none."""
+    head, *args = joined.split(b" ")
+    found = _VERB.fullmatch(head)
+    if found is None or any(b"%" in _ESCAPE.sub(b"", arg) for arg in args):
+        return None
+    options = {option[:1].decode(): option[1:].decode() for option in found[2].split(b"/") if option}
+    unescaped = (_ESCAPE.sub(lambda escape: bytes([int(escape[1], 16)]), arg) for arg in args)
+    return Message(found[1].decode(), options, tuple(text(arg) for arg in unescaped))
+
+
+def parts_up(message: bytes) -> list[bytes]:
+    """A message's text in parts."""
+    step = grammar.UP_PART
+    return [message[start : start + step] for start in range(0, len(message), step)]
+
+
+# --- host to device ----------------------------------------------------------------------------------------------
+
+
+class Kind(IntEnum):
+    """What a frame of the host says."""
+
+    GO = 0
+    DONE = 1
+    DATA = 2
+    HOLD = 3
+    FAIL = 4
+    AGAIN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """A frame of the host."""
+
+    id: str
+    kind: Kind
+    part: int = 0
+    of: int = 0
+    payload: bytes = b""
+
+
+LETTERS: Final = "ceijkmnqrsuvyzEF"
+"""The sixteen letters of a frame to the device, by value. None means anything to a shell, and no single flipped bit
+turns one into a quote, ``$``, a backquote, ``;``, ``|``, ``&``, ``<``, ``>``, a backslash, a line end or a character
+that a tty acts on (termios(3), Linux's defaults)."""
+
+_TO_LETTERS = bytes.maketrans(b"0123456789abcdef", LETTERS.encode())
+_FROM_LETTERS = bytes.maketrans(LETTERS.encode(), b"0123456789abcdef")
+_VALUE = {letter: value + 1 for value, letter in enumerate(LETTERS.encode())}
+_DOWN = re.compile(rb"#([ceijkmnqrsuvyzEF]{29,})")
+
+
+def encode_down(frame: Down) -> bytes:
+    """A frame to type, its line feed included."""
+    hexadecimal = f"{frame.id}{frame.kind:x}{frame.part:04x}{frame.of:04x}{frame.payload.hex()}"
+    body = hexadecimal.encode("ascii").translate(_TO_LETTERS)
+    first, second = sums(_VALUE[letter] for letter in body)
+    return b"#" + body + (b"%04x%04x" % (first, second)).translate(_TO_LETTERS) + b"\n"
+
+
+def decode_down(line: bytes) -> Down | None:
+    """The frame on a line, or None; what the device's scripts do, for tests and recordings."""
+    found = _DOWN.search(line)
+    if found is None:
+        return None
+    body, given = found[1][:-8], found[1][-8:]
+    first, second = sums(_VALUE[letter] for letter in body)
+    if given != (b"%04x%04x" % (first, second)).translate(_TO_LETTERS):
+        return None
+    digits = body.translate(_FROM_LETTERS).decode()
+    kind, payload = int(digits[12], 16), digits[21:]
+    if kind not in list(Kind) or len(payload) % 2:
+        return None
+    return Down(digits[:12], Kind(kind), int(digits[13:17], 16), int(digits[17:21], 16), bytes.fromhex(payload))
+
+
+def cache_content(data: Mapping[str, Mapping[str, str]], *, prefixed: bool) -> bytes:
+    """A wait's data as the lines of the cache file: ``key=value``, or ``id:key=value``."""
+    return b"".join(
+        raw(f"{member}:{key}={value}\n" if prefixed else f"{key}={value}\n")
+        for member, pairs in data.items()
+        for key, value in pairs.items()
+    )
+
+
+def answer_frames(request: str, kind: Kind, content: bytes) -> list[Down]:
+    """An answer in as many frames as it takes. ``DONE`` where there is nothing to give."""
+    if kind is Kind.DATA and not content:
+        return [Down(request, Kind.DONE)]
+    pieces = list(_pieces(content)) or [b""]
+    return [Down(request, kind, number, len(pieces), piece) for number, piece in enumerate(pieces, 1)]
+
+
+def _pieces(content: bytes) -> Iterator[bytes]:
+    for start in range(0, len(content), grammar.DOWN_PAYLOAD):
+        yield content[start : start + grammar.DOWN_PAYLOAD]

@@ -47,6 +47,11 @@ def test_results_go_to_the_console_and_the_commands_output_where_stdout_goes(dev
     assert call.output.replace(b"\r\n", b"\n") == expected
 
 
+def test_the_command_does_not_inherit_the_console(device: Device) -> None:
+    command = "sh -c 'test ! -e /proc/$$/fd/7 && test ! -e /proc/$$/fd/8'"
+    assert device.run("lava-test-case", "a", "--shell", command) == (0, run_as_case("a", "", "pass"))
+
+
 def test_the_command_has_the_descriptors_and_the_input_of_the_test(device: Device) -> None:
     (device.work / "list").write_text("three\n")
     (device.work / "other").write_text("four\n")

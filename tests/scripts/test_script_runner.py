@@ -83,6 +83,11 @@ def test_each_definition_runs_in_its_directory_with_what_it_needs(stage: Stage) 
     }
 
 
+def test_a_definition_inherits_the_console_as_9_and_nothing_else(stage: Stage) -> None:
+    stage.define("0_any", "sh -c 'for n in 3 4 5 6 7 8 9; do test ! -e /proc/$$/fd/$n || echo $n; done'")
+    assert stage.run() == (0, run_of("0_any", "9\n") + EXIT + b"\n")
+
+
 def test_a_definition_ends_at_the_first_step_that_fails(stage: Stage) -> None:
     stage.define("0_bad", "echo one\nsh -c 'exit 7'\necho never")
     stage.define("1_refused", "lava-send\necho never")
@@ -105,6 +110,8 @@ def test_a_definition_that_cannot_be_installed_is_told_and_passed_over(stage: St
     stage.define("0_bad", "echo never", install="pwd; exit 3")
     gone = stage.define("1_gone", "echo never")
     stage.define("2_good", "echo good")
+    listed = stage.path / "lava-test-runner.conf"
+    listed.write_text(listed.read_text().removesuffix("\n"))
     for file in gone.iterdir():
         file.unlink()
     gone.rmdir()
@@ -133,7 +140,7 @@ def test_a_second_run_has_nothing_to_run(stage: Stage) -> None:
 def test_its_end_is_told_where_it_cannot_even_start(device: Device) -> None:
     usage = b"usage: lava-test-runner DIR\n" + EXIT + b"\n"
     assert device.run("lava-test-runner") == (1, usage)
-    assert device.run("lava-test-runner", "/nonexistent") == (1, usage)
+    assert device.run("lava-test-runner", "nonexistent") == (1, usage)
 
 
 def test_bin_sh_runs_a_definition_where_no_shell_is_set(stage: Stage) -> None:

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from script_harness import Device
+from script_harness import Device, write_target_scripts
 
 CALLS = [("lava-wait", b"WAIT"), ("lava-wait-all", b"WAIT_ALL"), ("lava-sync", b"SYNC")]
 ITEMS = (
     b" 12345:server-ip=10.0.0.1 12345:note=up 12:30 since 5:x now 12345:url=http://h/?a=b&c== 12345:empty="
     b" 12346:cmd=$(touch X) `touch X` * ? \\n %s 12346:-n=-e  two   blanks 12346:a:b=:c=12:d=e 12346:\xff\xe9=\xff"
+    b" 12346:sum=2 + 3 = 5 5=5 12346:see=x a:b=c 5:=d 12346:last="
 )
 PAIRS = [
     b"server-ip=10.0.0.1",
@@ -28,8 +29,11 @@ PAIRS = [
     b"-n=-e  two   blanks",
     b"a:b=:c=12:d=e",
     b"\xff\xe9=\xff",
+    b"sum=2 + 3 = 5 5=5",
+    b"see=x a:b=c 5:=d",
+    b"last=",
 ]
-OWNERS = [b"12345:"] * 4 + [b"12346:"] * 4
+OWNERS = [b"12345:"] * 4 + [b"12346:"] * 7
 
 
 def lines(*items: bytes) -> bytes:
@@ -54,11 +58,12 @@ def test_the_data_is_in_the_cache_file(device: Device, script: str, name: bytes)
 
 
 def test_wait_all_may_name_a_role_and_wait_may_prefix(device: Device) -> None:
+    (device.work / "globbed 6:k").touch()
     call = device.test("lava-wait-all ready '$(x)*'; lava-wait -e; echo \"$?\"")
     call.answer(b"WAIT_ALL ready $(x)*", b"<LAVA_WAIT_ALL_COMPLETE 5:k=v>")
-    call.answer(b"WAIT -e", b"<LAVA_WAIT_COMPLETE 5:k=v 6:k=w>")
+    call.answer(b"WAIT -e", b"<LAVA_WAIT_COMPLETE 5:k=* 6:k=w>")
     assert call.finish() == 0
-    assert device.cache.read_bytes() == b"k=v\nk=w\n"
+    assert device.cache.read_bytes() == b"k=*\nk=w\n"
     call = device.start("lava-wait", "x", env={"LAVA_MULTI_NODE_CACHE_PREFIX": "always"})
     call.answer(b"WAIT x", b"<LAVA_WAIT_COMPLETE 5:k=v 6:k=w>")
     assert call.finish() == 0
@@ -118,6 +123,7 @@ def test_a_reply_may_be_longer_than_a_line_of_the_tty(device: Device) -> None:
     assert device.cache.read_bytes() == b"k=" + b"x" * 65535 + b"\nk=y\n"
 
 
+TOO_LONG = b"%s: the message ID cannot be over 128 bytes: " + "é".encode() * 65 + b"\n"
 REFUSED = [
     (("lava-wait",), b"usage: lava-wait ID\n"),
     (("lava-wait", "a", "b"), b"usage: lava-wait ID\n"),
@@ -125,6 +131,7 @@ REFUSED = [
     (("lava-sync", "a", "b"), b"usage: lava-sync ID\n"),
     (("lava-wait-all",), b"usage: lava-wait-all ID [ROLE]\n"),
     (("lava-wait-all", "a", "b", "c"), b"usage: lava-wait-all ID [ROLE]\n"),
+    *(((name, "é" * 65), TOO_LONG % name.encode()) for name, _ in CALLS),
     (("lava-wait", ""), b"lava-wait: the message ID is one word, not: \n"),
     (
         ("lava-sync", "a>"),
@@ -138,7 +145,7 @@ REFUSED = [
 def test_a_call_that_cannot_be_made_changes_nothing(device: Device) -> None:
     device.cache.write_text("old\n")
     for words, message in REFUSED:
-        assert device.run(*words) == (1, message)
+        assert device.run(*words, env={"LC_ALL": "C.UTF-8"}) == (1, message)
     assert device.cache.read_text() == "old\n"
 
 
@@ -191,10 +198,13 @@ class TestTheCacheFile:
         assert b"lava-wait: the cache file cannot be written: " in call.output
 
     @pytest.fixture
-    def public_device(self, shell: list[str], scripts: Path) -> Iterator[Device]:
+    def public_device(self, shell: list[str]) -> Iterator[Device]:
         """A device whose directories everybody can enter, as on a real one; pytest's are its user's only."""
-        with tempfile.TemporaryDirectory(dir=scripts.parents[2]) as directory:
+        with tempfile.TemporaryDirectory() as directory:
             os.chmod(directory, 0o755)
+            scripts = Path(directory) / "scripts"
+            scripts.mkdir()
+            write_target_scripts(scripts, shell)
             device = Device(Path(directory) / "device", shell, scripts)
             yield device
             device.close()
@@ -206,11 +216,20 @@ class TestTheCacheFile:
         directory.chmod(0o1777)
         cache = directory / "cache"
         cache.write_text("root's\n")
+        link = directory / "link"
+        link.symlink_to("nowhere")
         nobody = {"env": {"LAVA_MULTI_NODE_CACHE": str(cache)}, "user": 65534, "group": 65534}
         status, output = public_device.run("lava-sync", "ready", **nobody)
         assert (status, output.count(b"\n")) == (1, 1)
         assert b"the cache file cannot be replaced (another user's?)" in output
         assert cache.read_text() == "root's\n"
+        linked = nobody | {"env": {"LAVA_MULTI_NODE_CACHE": str(link)}}
+        assert public_device.run("lava-sync", "ready", **linked) == (
+            1,
+            b"lava-sync: the cache file cannot be replaced (another user's?); set LAVA_MULTI_NODE_CACHE: "
+            + str(link).encode()
+            + b"\n",
+        )
         cache.unlink()
         call = public_device.start("lava-sync", "ready", **nobody)
         call.answer(b"SYNC ready", b"<LAVA_SYNC_COMPLETE 1:k=v>")
@@ -245,7 +264,7 @@ class TestTheConsole:
         assert device.cache.read_bytes() == b"k=v\n"
 
     def test_stdin_and_stdout_serve_where_nothing_else_does(self, device: Device) -> None:
-        device.settings(CONSOLE="/nonexistent")
+        device.settings(CONSOLE="nonexistent")
         call = device.start("lava-wait", "ready", terminal=False)
         call.answer(b"WAIT ready", b"<LAVA_WAIT_COMPLETE 1:k=v>")
         assert call.finish() == 0

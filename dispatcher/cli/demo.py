@@ -10,7 +10,6 @@ from pathlib import Path
 
 from dispatcher import resources
 from dispatcher.cli.run import execute, load_plugins, read
-from dispatcher.job import runner
 from dispatcher.job.runner import Options
 
 _LOCAL = """\
@@ -33,8 +32,7 @@ def command(arguments: argparse.Namespace) -> int:
         plugins = load_plugins()
         job, placements = read(resources.example_jobs() / "example-1" / "job.yaml", devices, plugins)
         options = Options(output, first_id=12345, grace=0.0)
-        status = execute(job, placements, plugins, options, verbose=True)
-        return status
+        return execute(job, placements, plugins, options, verbose=True, kept=arguments.output is not None)
 
 
 def _shells(devices: Path) -> str:

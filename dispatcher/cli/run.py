@@ -49,13 +49,22 @@ def read(job_path: Path, devices_path: Path | None, plugins: Plugins) -> tuple[J
 
 
 def execute(
-    job: Job, placements: Sequence[Placement], plugins: Plugins, options: runner.Options, *, verbose: bool
+    job: Job,
+    placements: Sequence[Placement],
+    plugins: Plugins,
+    options: runner.Options,
+    *,
+    verbose: bool,
+    kept: bool = True,
 ) -> int:
-    """Run what was read, showing it as it goes; the exit status."""
+    """Run what was read, showing it as it goes; the exit status.
+
+    :param kept: whether the output directory will still be there for the user to look at.
+    """
     members = runner.seats(placements, plugins.transports, options.first_id)
     live = Live(sys.stdout, [seat.member for seat in members], verbose=verbose)
     outcome = asyncio.run(until_signal(runner.run(job, members, plugins.calls, options, live.show)))
-    print(summary(outcome, [seat.device.name for seat in members], options.output, sys.stdout))
+    print(summary(outcome, [seat.device.name for seat in members], options.output if kept else None, sys.stdout))
     for error in outcome.errors:
         print(f"multinode: {error}", file=sys.stderr)
     return outcome.status

@@ -30,7 +30,7 @@ def command(arguments: argparse.Namespace) -> int:
         boards = _guests(devices) if arguments.qemu else _shells(devices)
         print(_ABOUT.format(boards=boards))
         plugins = load_plugins()
-        job, placements = read(resources.example_jobs() / "example-1" / "job.yaml", devices, plugins)
+        job, placements = read(resources.example_jobs() / "example-1" / "job.yaml", devices, plugins, notes=False)
         options = Options(output, first_id=12345, grace=0.0)
         return execute(job, placements, plugins, options, verbose=True, kept=arguments.output is not None)
 

@@ -35,16 +35,23 @@ def load_plugins() -> Plugins:
     return plugins
 
 
-def read(job_path: Path, devices_path: Path | None, plugins: Plugins) -> tuple[Job, Sequence[Placement]]:
-    """Read and check the job and device files. :raises FileError: one of them is wrong."""
+def read(
+    job_path: Path, devices_path: Path | None, plugins: Plugins, *, notes: bool = True
+) -> tuple[Job, Sequence[Placement]]:
+    """Read and check the job and device files.
+
+    :param notes: say on stderr what in them is not used.
+    :raises FileError: one of them is wrong.
+    """
     job = load_job(job_path)
     beside = job_path.parent / "devices.yaml"
     if devices_path is None and not beside.is_file():
         raise FileError("no device file", where=str(job_path), hint=f"name one with --devices FILE, or write {beside}")
     transports = {name: transport.OPTIONS for name, transport in plugins.transports.items()}
     devices = load_devices(devices_path or beside, transports)
-    for note in (*job.ignored, *job.notes, *devices.ignored):
-        print(f"multinode: {note}", file=sys.stderr)
+    if notes:
+        for note in (*job.ignored, *job.notes, *devices.ignored):
+            print(f"multinode: {note}", file=sys.stderr)
     return job, assign(job, devices)
 
 

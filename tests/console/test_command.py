@@ -213,6 +213,12 @@ def test_no_descriptor_of_ours_is_open_there() -> None:
 IGNORING = "trap '' HUP TERM INT QUIT"
 
 
+def members_of(session: int) -> set[int]:
+    family = command._Family()
+    family.session = session
+    return family.members()
+
+
 @pytest.mark.parametrize(
     "script",
     [
@@ -234,8 +240,8 @@ def test_closing_ends_every_process_of_the_session(script: str, monkeypatch: pyt
             known = int((await line(console, rb"(\d+)\r\n")).group(1))
             session = os.getsid(known)
             assert session != os.getsid(0)
-            assert command._session_members(session)
-        assert not command._session_members(session)
+            assert members_of(session)
+        assert not members_of(session)
         assert not alive(known)
 
     run(test())
@@ -247,7 +253,7 @@ def test_closing_ends_a_program_that_forks_while_it_is_ended(monkeypatch: pytest
     async def test() -> None:
         async with opened("sh -c 'trap \"sleep 600& sleep 600\" HUP; echo $$; while :; do sleep 600; done'") as console:
             session = int((await line(console, rb"(\d+)\r\n")).group(1))
-        assert not command._session_members(session)
+        assert not members_of(session)
 
     run(test())
 

@@ -191,7 +191,7 @@ def test_signals_that_are_ignored_here_are_not_ignored_there() -> None:
     async def test() -> None:
         async with opened("sh -c 'grep SigIgn /proc/self/status; sleep 60'") as console:
             ignored = int((await line(console, rb"SigIgn:\s+([0-9a-f]+)")).group(1), 16)
-                assert ignored & 0x7FFFFFFF == 0, "of those that have names"
+            assert ignored & 0x7FFFFFFF == 0, "of those that have names"
 
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
     try:

@@ -26,8 +26,8 @@ PROBE_AFTER = 1.0
 SETTLE = 0.3
 """Seconds in which nothing may follow a second login prompt: ``Last login:`` is none."""
 
-REFUSALS = 3
-"""``Login incorrect`` so many times is believed; once may come of what was typed while the device booted."""
+REFUSALS = 5
+"""``Login incorrect`` so many times is believed; some may come of what was typed while the device booted."""
 
 _LAST_NUDGE, _LAST_PROBE = 60.0, 10.0
 _GENTLE_PROBES = 2
@@ -111,9 +111,9 @@ class _Login:
         return [(prompt, self._prompt) for prompt in self._prompts]
 
     def _until(self) -> float:
-        if self._at_prompt:
-            return self._typed + self._patience
-        return max(self._typed, self._console.heard) + self._patience
+        silent = max(self._typed, self._console.heard) + self._patience
+        # A shell may answer below a kernel that never stops talking; a device that still boots is to be left alone.
+        return min(silent, self._typed + self._patience + _LAST_PROBE) if self._at_prompt else silent
 
     # --- what came ---------------------------------------------------------------------------------------------
 
@@ -172,7 +172,8 @@ class _Login:
     async def _probe(self) -> None:
         self._probes += 1
         question = b"echo rea''dy-%d.\n" % self._probes
-        if self._probes > _GENTLE_PROBES:
+        silence = asyncio.get_running_loop().time() - self._console.heard
+        if self._probes > _GENTLE_PROBES and silence >= PROBE_AFTER:
             # What was lost may have been a quote, and an earlier run may have left its loop or its test behind.
             question = INTERRUPT + b"\n" + RELEASE + question
         if self._probes > 1:

@@ -16,6 +16,7 @@ from pexpect.fdpexpect import fdspawn
 
 from dispatcher.console.command import CommandTransport
 from dispatcher.console.connection import Console
+from dispatcher.console.shell import Shell, start
 from dispatcher.console.transcript import Transcript
 from dispatcher.console.transport import Transport
 
@@ -243,3 +244,27 @@ def children() -> set[int]:
         with contextlib.suppress(OSError):  # a thread that has just ended
             found.update(map(int, (task / "children").read_text().split()))
     return found
+
+
+@contextlib.asynccontextmanager
+async def started(transport: Transport | str = "sh", shell_command: str = "sh") -> AsyncIterator[Shell]:
+    """A loop on a console."""
+    async with opened(transport) as console:
+        yield await start(console, shell_command, deadline=soon())
+
+
+class Output:
+    """A listener that keeps what it got."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self._grown = asyncio.Event()
+
+    def __call__(self, data: bytes) -> None:
+        self.data += data
+        self._grown.set()
+
+    async def has(self, part: bytes) -> None:
+        while part not in self.data:
+            self._grown.clear()
+            await self._grown.wait()

@@ -5,27 +5,19 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from console_harness import BadLine, Hits, Noise, changed, lost, opened, run, soon, without
+from console_harness import BadLine, Hits, Noise, changed, lost, run, soon, started, without
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.console.install import _PIECE, TRIES, Entry, _word, cksum, install, pieces
-from dispatcher.console.shell import LINE_LIMIT, Shell, start
+from dispatcher.console.shell import LINE_LIMIT
 from dispatcher.console.transport import Transport
 from dispatcher.errors import ConsoleTimeout, InstallError
 
 EVERYTHING = bytes(range(256)) + b"-%s %d '\"\\n-" + bytes(reversed(range(256)))
-
-
-@asynccontextmanager
-async def started(transport: Transport | str = "sh", shell_command: str = "sh") -> AsyncIterator[Shell]:
-    async with opened(transport) as console:
-        yield await start(console, shell_command, deadline=soon())
 
 
 def put(directory: Path | str, files: dict[str, Entry], *console: Transport | str) -> None:

@@ -193,6 +193,29 @@ def test_what_looks_like_a_prompt_in_a_boot_log_stops_no_login() -> None:
     play(device, prompts=("# ",), credentials=ROOT)
 
 
+def test_what_looks_like_a_prompt_while_a_device_goes_on_booting_is_asked_gently() -> None:
+    typed: list[bytes] = []
+
+    async def device(board: Board) -> None:
+        async def keep() -> None:
+            while True:
+                typed.append(await board.hear_line())
+
+        keeping = asyncio.ensure_future(keep())
+        for _line in range(200):
+            await board.say(b"version # 5\r\n")
+            await asyncio.sleep(login_module.PROBE_AFTER / 2)
+        keeping.cancel()
+        await board.say(b"# ")
+        await board.typed(INTERRUPT + b"\n")
+        await board.typed(RELEASE)
+        await board.shell()
+
+    assert play(device, prompts=("# ",)) < 125
+    assert 5 < len(typed) < 15
+    assert all(re.fullmatch(PROMPT, line) for line in typed)
+
+
 def test_last_login_is_no_login_prompt() -> None:
     async def device(board: Board) -> None:
         await board.say(b"panda login: ")
@@ -325,6 +348,8 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login_module, "PROBE_AFTER", 0.05)
     monkeypatch.setattr(login_module, "NUDGE_AFTER", 0.05)
     monkeypatch.setattr(login_module, "SETTLE", 0.05)
+    # What is asked too often may reach a login, again and again.
+    monkeypatch.setattr(login_module, "REFUSALS", 1000)
 
 
 GETTY = r"""

@@ -23,6 +23,9 @@ TRANSPORTS: Final = "multinode.transports"
 CALLS: Final = "multinode.calls"
 OWN: Final = "multinode-dispatcher"
 
+_RESERVED: Final = frozenset({"SIGNAL", "RUNNER"})
+"""Names under which framing 2 carries what the test shell tells; a call would never hear of its requests."""
+
 _SCRIPT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -130,6 +133,8 @@ def _add_call(name: str, loaded: object, plugins: Plugins) -> None:
     _refuse_abstract(loaded)
     if not grammar.NAME.fullmatch(name.encode()):
         raise _Unusable("the name of a call is capitals, digits and underscores, a capital first")
+    if name in _RESERVED:
+        raise _Unusable(f"{name} is the test shell's own")
     if loaded.SCRIPTS:
         _check_scripts(loaded, plugins)
     plugins.calls[name] = loaded()

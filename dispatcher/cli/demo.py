@@ -10,7 +10,6 @@ from pathlib import Path
 
 from dispatcher import resources
 from dispatcher.cli.run import execute, load_plugins, read
-from dispatcher.job import runner
 from dispatcher.job.runner import Options
 
 _LOCAL = """\
@@ -31,10 +30,9 @@ def command(arguments: argparse.Namespace) -> int:
         boards = _guests(devices) if arguments.qemu else _shells(devices)
         print(_ABOUT.format(boards=boards))
         plugins = load_plugins()
-        job, placements = read(resources.example_jobs() / "example-1" / "job.yaml", devices, plugins)
+        job, placements = read(resources.example_jobs() / "example-1" / "job.yaml", devices, plugins, notes=False)
         options = Options(output, first_id=12345, grace=0.0)
-        status = execute(job, placements, plugins, options, verbose=True)
-        return status
+        return execute(job, placements, plugins, options, verbose=True, kept=arguments.output is not None)
 
 
 def _shells(devices: Path) -> str:

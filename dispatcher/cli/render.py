@@ -125,7 +125,7 @@ def _pairs(data: dict[str, dict[str, str]] | None) -> str:
     return text if len(text) <= _DATA_SHOWN else text[:_DATA_SHOWN] + "..."
 
 
-def summary(outcome: Outcome, devices: Sequence[str], output: Path, stream: TextIO) -> str:
+def summary(outcome: Outcome, devices: Sequence[str], output: Path | None, stream: TextIO) -> str:
     """A table of the members, then every case that did not pass, then where the rest is."""
     paint = _painter(stream)
     rows: list[tuple[str, ...]] = [("job", "role", "device", "cases", "pass", "fail", "other")]
@@ -146,8 +146,6 @@ def summary(outcome: Outcome, devices: Sequence[str], output: Path, stream: Text
         if case.result not in {"pass", "skip"}
     ]
     verdict = {0: paint("all passed", _GREEN), 1: paint("something failed", _RED)}
-    lines += [
-        "",
-        f"{verdict.get(outcome.status, paint('a console failed', _RED))}; results and console logs in {output}",
-    ]
+    where = f"results and console logs in {output}" if output else "--output DIR keeps the results and console logs"
+    lines += ["", f"{verdict.get(outcome.status, paint('a console failed', _RED))}; {where}"]
     return "\n".join(lines)

@@ -35,27 +35,43 @@ def load_plugins() -> Plugins:
     return plugins
 
 
-def read(job_path: Path, devices_path: Path | None, plugins: Plugins) -> tuple[Job, Sequence[Placement]]:
-    """Read and check the job and device files. :raises FileError: one of them is wrong."""
+def read(
+    job_path: Path, devices_path: Path | None, plugins: Plugins, *, notes: bool = True
+) -> tuple[Job, Sequence[Placement]]:
+    """Read and check the job and device files.
+
+    :param notes: say on stderr what in them is not used.
+    :raises FileError: one of them is wrong.
+    """
     job = load_job(job_path)
     beside = job_path.parent / "devices.yaml"
     if devices_path is None and not beside.is_file():
         raise FileError("no device file", where=str(job_path), hint=f"name one with --devices FILE, or write {beside}")
     transports = {name: transport.OPTIONS for name, transport in plugins.transports.items()}
     devices = load_devices(devices_path or beside, transports)
-    for note in (*job.ignored, *job.notes, *devices.ignored):
-        print(f"multinode: {note}", file=sys.stderr)
+    if notes:
+        for note in (*job.ignored, *job.notes, *devices.ignored):
+            print(f"multinode: {note}", file=sys.stderr)
     return job, assign(job, devices)
 
 
 def execute(
-    job: Job, placements: Sequence[Placement], plugins: Plugins, options: runner.Options, *, verbose: bool
+    job: Job,
+    placements: Sequence[Placement],
+    plugins: Plugins,
+    options: runner.Options,
+    *,
+    verbose: bool,
+    kept: bool = True,
 ) -> int:
-    """Run what was read, showing it as it goes; the exit status."""
+    """Run what was read, showing it as it goes; the exit status.
+
+    :param kept: whether the output directory will still be there for the user to look at.
+    """
     members = runner.seats(placements, plugins.transports, options.first_id)
     live = Live(sys.stdout, [seat.member for seat in members], verbose=verbose)
     outcome = asyncio.run(until_signal(runner.run(job, members, plugins.calls, options, live.show)))
-    print(summary(outcome, [seat.device.name for seat in members], options.output, sys.stdout))
+    print(summary(outcome, [seat.device.name for seat in members], options.output if kept else None, sys.stdout))
     for error in outcome.errors:
         print(f"multinode: {error}", file=sys.stderr)
     return outcome.status

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from dispatcher.errors import CallRefused
 from dispatcher.framing import lava
 from dispatcher.framing.events import Damage, Event, InstallFailed, Request, RunnerExit, Signal
 from dispatcher.framing.link import Link
@@ -51,6 +52,8 @@ class Conversation:
 
     def succeed(self, request: Request, answer: Answer, now: float) -> None:
         """Answer a call that was done. :raises CallRefused: framing 1 cannot carry the answer; nothing was typed."""
+        if answer is not None and (isinstance(answer, str) or not isinstance(answer, Mapping | Sequence)):
+            raise CallRefused(f"{request.name} was answered with {type(answer).__name__}, neither data nor words")
         if request.id is None:
             if request.name not in UNANSWERED:
                 self.typed.append(_reply(request.name, answer))

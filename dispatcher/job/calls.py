@@ -18,6 +18,8 @@ from dispatcher.framing.conversation import Answer
 from dispatcher.group.events import Member
 from dispatcher.group.needs import Kind
 
+__all__ = ["Answer", "Call", "Send", "Session", "Sync", "Wait", "WaitAll"]
+
 
 @dataclass(frozen=True, slots=True)
 class Session:
@@ -50,9 +52,9 @@ class Call(ABC):
     def case(self, name: str, args: Sequence[str]) -> str | None:
         """The name of the test case that this call leaves, in the current suite; None for none.
 
-        LAVA's: ``multinode-`` and the call in lower case, then the message ID.
+        LAVA's: ``multinode-`` and the call in lower case, then the message ID if there is one.
         """
-        return f"multinode-{name.lower()}-{args[0] if args else 'without-id'}"
+        return "-".join(["multinode", name.lower(), *args[:1]])
 
     @abstractmethod
     async def answer(self, args: Sequence[str], session: Session) -> Answer:

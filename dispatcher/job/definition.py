@@ -152,7 +152,7 @@ def load_job(path: Path) -> Job:
     multinode = protocols["lava-multinode"].mapping(keys.MULTINODE)
     roles = _roles(protocols["lava-multinode"].need(multinode, "roles"))
     timeouts = _timeouts(found.get("timeouts"))
-    reader = _Actions({role.name: role for role in roles}, timeouts, path.parent, skipped)
+    reader = _Actions({role.name: role for role in roles}, timeouts, path.parent)
     actions = reader.read(top.need(found, "actions"))
     return Job(
         path=path,
@@ -232,7 +232,6 @@ class _Actions:
     roles: Mapping[str, Role]
     timeouts: Timeouts
     folder: Path
-    skipped: Skipped
     namespaces: dict[str, str] = field(default_factory=dict)
 
     def read(self, node: Node) -> tuple[Action, ...]:
@@ -278,7 +277,7 @@ class _Actions:
         calls = found["lava-multinode"].mapping(keys.TEST_MULTINODE) if "lava-multinode" in found else {}
         return Test(
             roles=roles,
-            definitions=load_definitions(node.need(found, "definitions"), self.folder, self.skipped),
+            definitions=load_definitions(node.need(found, "definitions"), self.folder),
             timeout=self._timeout(found),
             call_timeout=_duration(calls.get("timeout"), self.timeouts.job),
             line=node.line,

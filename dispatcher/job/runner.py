@@ -13,11 +13,11 @@ from dispatcher.console.transport import Transport
 from dispatcher.coordinator.client import EmbeddedClient
 from dispatcher.coordinator.journal.memory import MemoryJournal
 from dispatcher.coordinator.live import GRACE, LiveGroup, Notice
-from dispatcher.errors import JobTimeout, OutputError
+from dispatcher.errors import JobTimeout, MultinodeError, OutputError, PluginError
 from dispatcher.group.events import Member
 from dispatcher.job.calls import Call
 from dispatcher.job.definition import Job
-from dispatcher.job.devices import Placement
+from dispatcher.job.devices import Device, Placement
 from dispatcher.job.hosts import Hosts
 from dispatcher.job.member import MemberRun, Seat
 from dispatcher.job.record import Observer, Record
@@ -60,11 +60,23 @@ def seats(placements: Sequence[Placement], transports: Mapping[str, type[Transpo
         Seat(
             Member(str(first_id + number), placement.role.name),
             placement.device,
-            transports[placement.device.transport](placement.device.name, placement.device.config),
+            _transport(placement.device, transports[placement.device.transport]),
             placement.role.environment,
         )
         for number, placement in enumerate(placements)
     ]
+
+
+def _transport(device: Device, kind: type[Transport]) -> Transport:
+    try:
+        return kind(device.name, device.config)
+    except MultinodeError:
+        raise
+    except Exception as error:  # a plugin's mistake is told as one, with its device
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        raise PluginError(
+            f"{name} cannot take its options: {type(error).__name__}: {error}", where=device.name
+        ) from error
 
 
 async def run(

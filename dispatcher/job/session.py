@@ -182,6 +182,9 @@ class TestSession:
             self._conversation.succeed(request, answer, self._loop.time())
         except MultinodeError as error:
             failure = str(error)
+        except Exception as error:  # a plugin's mistake must not leave its device waiting
+            failure = f"{type(call).__module__}.{type(call).__qualname__}: {type(error).__name__}: {error}"
+        if failure is not None:
             self._conversation.fail(request, failure, self._loop.time())
         self._type_soon()
         self._record(request, number, suite, answer, failure, self._loop.time() - began)

@@ -78,7 +78,7 @@ class _Content:
     metadata_name: str
 
 
-def load_definitions(node: Node, folder: Path, skipped: Skipped) -> tuple[Definition, ...]:
+def load_definitions(node: Node, folder: Path) -> tuple[Definition, ...]:
     """The ``definitions:`` of one test action.
 
     :param folder: the job file's; relative paths start there.
@@ -89,7 +89,7 @@ def load_definitions(node: Node, folder: Path, skipped: Skipped) -> tuple[Defini
         raise node.error("a test action needs at least one test definition")
     definitions: dict[str, Definition] = {}
     for entry in entries:
-        definition = _load(entry, folder, skipped)
+        definition = _load(entry, folder)
         if definition.name in definitions:
             first = definitions[definition.name].line
             what = f"two definitions are named {quoted(definition.name)}: in line {first} and in line {entry.line}"
@@ -98,7 +98,7 @@ def load_definitions(node: Node, folder: Path, skipped: Skipped) -> tuple[Defini
     return tuple(definitions.values())
 
 
-def _load(entry: Node, folder: Path, skipped: Skipped) -> Definition:
+def _load(entry: Node, folder: Path) -> Definition:
     found = entry.mapping(keys.DEFINITION)
     name = _name(entry.need(found, "name"))
     origin = _origin(entry.need(found, "from"))
@@ -124,7 +124,7 @@ def _load(entry: Node, folder: Path, skipped: Skipped) -> Definition:
         return _filled(draft, content, None, {})
     if origin == "file":
         _unwanted(found, origin, "repository", "branch", "revision")
-        return _from_file(draft, folder / entry.need(found, "path").line_of_text(), draft.path, skipped)
+        return _from_file(draft, folder / entry.need(found, "path").line_of_text())
     return _from_git(draft, entry, found, folder)
 
 
@@ -238,8 +238,8 @@ def _filled(draft: Definition, content: _Content, folder: Path | None, files: Ma
     )
 
 
-def _from_file(draft: Definition, path: Path, shown: str, skipped: Skipped) -> Definition:
-    content = _content(read(path, skipped, shown=shown, named_at=draft.where), draft)
+def _from_file(draft: Definition, path: Path) -> Definition:
+    content = _content(read(path, Skipped(), shown=draft.path, named_at=draft.where), draft)
     return _filled(draft, content, path.parent, read_folder(path.parent, draft.where))
 
 

@@ -90,7 +90,6 @@ class Skipped:
 class _Source:
     path: str
     skipped: Skipped
-    lines: str  # what stands before a line's number where a skipped key is told
 
 
 class Node:
@@ -120,7 +119,7 @@ class Node:
 
     def skip(self, what: str) -> None:
         """Notes that something known is not used; ``what`` is the whole sentence."""
-        self._source.skipped.add(what, f"{self._source.lines}{self.line}")
+        self._source.skipped.add(what, f"line {self.line}")
 
     # --- words ---------------------------------------------------------------------------------------------
 
@@ -244,7 +243,7 @@ class Node:
             if word in own:
                 raise key.error(f"key {quoted(word)} stands twice: in line {own[word][0].line} and in line {line}")
             own[word] = key, self._value(value, word, line)
-        return list({**{word: pair for word, pair in merged.items() if word not in own}, **own}.values())
+        return list({**merged, **own}.values())
 
     def word(self) -> str:
         """The text of a key: any scalar as it stands in the file, so that ``on`` and ``012`` may be names."""
@@ -331,8 +330,7 @@ def read(path: Path, skipped: Skipped, *, shown: str | None = None, named_at: st
     text = _text(path, shown, named_at)
     root = _compose(text, shown)
     _measure(root, shown)
-    source = _Source(shown, skipped, "line " if named_at is None else f"{shown}:")
-    return Node(root, source, "the file", root.start_mark.line + 1)
+    return Node(root, _Source(shown, skipped), "the file", root.start_mark.line + 1)
 
 
 def _text(path: Path, shown: str, named_at: str | None) -> str:
@@ -345,7 +343,7 @@ def _text(path: Path, shown: str, named_at: str | None) -> str:
     if len(data) > FILE_LIMIT:
         raise FileError(f"is larger than {FILE_LIMIT // 1024} KiB", where=shown)
     try:
-        return data.decode("utf-8-sig")
+        return data.decode()
     except UnicodeDecodeError as error:
         where = f"{shown}:{data.count(10, 0, error.start) + 1}"
         what = f"byte 0x{data[error.start]:02x} is not UTF-8"

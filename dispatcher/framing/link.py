@@ -83,12 +83,13 @@ class Link:
     """Framing 2 on one console.
 
     :ivar typed: bytes to type, in order; whoever types them takes them away.
+    :ivar heard: how many frames have come.
     :ivar repeats: how often the device had to repeat itself so far; a growing number says that the line loses bytes.
     """
 
     def __init__(self) -> None:
         self.typed: list[bytes] = []
-        self.repeats = 0
+        self.heard = self.repeats = 0
         self._calls: OrderedDict[str, _Call] = OrderedDict()
         self._size = 0
         self._events: list[Request | Damage] = []
@@ -96,6 +97,7 @@ class Link:
     def receive(self, frame: Up, now: float) -> list[Request | Damage]:
         """Take a frame that has checked; what it asks for, if that is news."""
         self._events = []
+        self.heard += 1
         call = self._calls.get(frame.id)
         message = decode_message(frame.text) if frame.text.startswith(b"+") else None
         if message is not None:

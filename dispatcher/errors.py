@@ -14,7 +14,7 @@
     │   │   └── InstallError        the scripts did not arrive whole
     │   ├── CoordinatorError    the coordinator is away, or speaks nonsense
     │   └── OutputError         the output directory cannot be written
-    ├── JobTimeout           1  a time limit that the job set has passed
+    ├── JobEnded             1  the job's own rules ended it
     ├── GroupError              an event that contradicts the log of its group
     └── CallRefused             a call that the rules of the API forbid, or that failed; reason for the device
 
@@ -94,8 +94,8 @@ class OutputError(WorldError):
     """The output directory cannot be written."""
 
 
-class JobTimeout(MultinodeError):
-    """A time limit that the job set has passed. ``where`` is the device's name."""
+class JobEnded(MultinodeError):
+    """A time limit of the job has passed, or an essential member has failed. ``where`` is the device's name."""
 
 
 class GroupError(MultinodeError):

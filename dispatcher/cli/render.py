@@ -51,6 +51,9 @@ class Live:
     def _opening(self, _data: dict[str, Any]) -> str:
         return self._paint("opening the console", _DIM)
 
+    def _power(self, data: dict[str, Any]) -> str:
+        return self._paint(f"power: {data['what']}", _DIM)
+
     def _shell(self, _data: dict[str, Any]) -> str:
         return self._paint("a shell answers on the console", _DIM)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from dispatcher.cli.render import Live, summary
 from dispatcher.cli.signals import until_signal
 from dispatcher.errors import FileError
 from dispatcher.job import runner
-from dispatcher.job.definition import Job, load_job
+from dispatcher.job.definition import Job, load_job, resolve_job
 from dispatcher.job.devices import Placement, assign, load_devices
 from dispatcher.plugins import Plugins, load
 
@@ -43,7 +44,8 @@ def read(
     :param notes: say on stderr what in them is not used.
     :raises FileError: one of them is wrong.
     """
-    job = load_job(job_path)
+    with tempfile.TemporaryDirectory(prefix="multinode-git-") as clones:
+        job = resolve_job(load_job(job_path), Path(clones))
     beside = job_path.parent / "devices.yaml"
     if devices_path is None and not beside.is_file():
         raise FileError("no device file", where=str(job_path), hint=f"name one with --devices FILE, or write {beside}")

@@ -7,9 +7,11 @@ listener at a time, from the event loop's reader callback, so that nothing waits
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import pexpect
 from pexpect.expect import searcher_re
@@ -17,20 +19,37 @@ from pexpect.spawnbase import SpawnBase
 
 from dispatcher.console.transcript import Transcript
 from dispatcher.console.transport import Transport
-from dispatcher.errors import ConsoleClosed, ConsoleTimeout, MultinodeError
+from dispatcher.errors import ConsoleClosed, ConsoleError, ConsoleTimeout, MultinodeError
 from dispatcher.framing import grammar
 
 SEARCH_WINDOW = 4096
 """Bytes at the end of what was read in which a prompt is looked for; a prompt longer than that is not one."""
 
+LAST_WORDS = 1.0
+"""Seconds that reading may go on after a write has failed: the end of file says more of why than the write does."""
+
+_LAST_READS = 64
+"""Reads of what a console said before it ended; what goes on after it may never stop."""
+
+_RECENT = 512
+_LAST_LINE = 100
+
+_ESCAPES = re.compile(
+    rb"\x1b(?:\[[0-?]*[ -/]*(?:[@-~]|\Z)"  # CSI: colours, the cursor's moves, busybox ash's question where it is
+    rb"|\][^\x07\x1b\r\n]*(?:\x07|\x1b\\|\x1b?\Z)"  # OSC: window titles
+    rb"|[ -/]*(?:[0-Z\\^-~]|\Z))"
+)
+"""What a terminal would not show (ECMA-48, 5.3 to 5.6), cut short by the end of the text too."""
+
 Listener = Callable[[bytes], None]
+_Result = TypeVar("_Result")
 
 
 class Console:
     """A device's console, from :meth:`open` to :meth:`close`.
 
     :param name: the device's name, for messages.
-    :param transcript: where every byte read goes first.
+    :param transcript: where every byte read goes first; closed with the console.
     :param character_delay: seconds between two bytes written, for a device that loses what comes faster.
     """
 
@@ -38,12 +57,17 @@ class Console:
         self, name: str, transport: Transport, transcript: Transcript, *, character_delay: float = 0.0
     ) -> None:
         self.name = name
+        self.heard = 0.0
+        """When something was read last, or the console was opened; on the event loop's clock."""
         self._transport = transport
         self._transcript = transcript
         self._character_delay = character_delay
         self._spawn: SpawnBase[bytes] | None = None
+        self._end_descriptor: int | None = None
+        self._opened = self._closed = False
         self._listener: Listener | None = None
         self._unheard = bytearray()
+        self._recent = b""
         self._writing = asyncio.Lock()
         self._failure: MultinodeError | None = None
         self._ended = asyncio.Event()
@@ -55,22 +79,34 @@ class Console:
 
         :raises dispatcher.errors.ConsoleError: it cannot be opened.
         """
+        loop = asyncio.get_running_loop()
         spawn = self._transport.open()
+        self._opened = True
         spawn.logfile_read = self._transcript
-        os.set_blocking(spawn.child_fd, False)
+        self.heard = loop.time()
+        try:
+            os.set_blocking(spawn.child_fd, False)
+            loop.add_reader(spawn.child_fd, self._readable)
+            self._end_descriptor = self._transport.end_descriptor()
+            if self._end_descriptor is not None:
+                loop.add_reader(self._end_descriptor, self._over)
+        except OSError as error:
+            raise ConsoleError(f"this cannot be a console: {error.strerror}", where=self.name) from None
         self._spawn = spawn
-        asyncio.get_running_loop().add_reader(spawn.child_fd, self._readable)
 
     async def close(self) -> None:
         """Close the console and end what its transport started. Doing it twice does no harm."""
-        spawn, self._spawn = self._spawn, None
-        if spawn is None:
+        if self._closed:
             return
-        self._stop_reading(spawn)
-        asyncio.get_running_loop().remove_writer(spawn.child_fd)
+        self._closed = True
         self._end(ConsoleClosed("the console was closed", where=self.name))
+        spawn, self._spawn = self._spawn, None
+        if spawn is not None:
+            self._stop_reading(spawn)
+            asyncio.get_running_loop().remove_writer(spawn.child_fd)
         try:
-            await self._transport.close()
+            if self._opened:
+                await self._transport.close()
         finally:
             self._transcript.close()
 
@@ -79,48 +115,76 @@ class Console:
         await self._ended.wait()
         return self.failure()
 
+    def failure(self) -> MultinodeError:
+        """Why the console has ended."""
+        return self._failure or ConsoleClosed("the console ended", where=self.name)
+
     def _end(self, failure: MultinodeError) -> None:
         if self._failure is None:
             self._failure = failure
             self._ended.set()
 
+    async def _unless_ended(self, awaited: asyncio.Future[_Result]) -> None:
+        """Wait for something, or for the console's end."""
+        ending = asyncio.ensure_future(self._ended.wait())
+        try:
+            await asyncio.wait((awaited, ending), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ending.cancel()
+
     # --- reading ---------------------------------------------------------------------------------------------
 
-    def _readable(self) -> None:
+    def _readable(self) -> bool:
+        """Read once and pass it on; whether there may be more."""
         spawn = self._spawn
-        if spawn is None:
-            return
+        if spawn is None or self._ended.is_set():
+            return False
         try:
             # The base class's read is one read(2) and the log; those of its children poll the descriptor again.
             data = SpawnBase.read_nonblocking(spawn, grammar.READ_SIZE)
+            self._give(data)
         except BlockingIOError:
-            return
+            return False
         except pexpect.EOF:
-            self._stop_reading(spawn)
-            self._end(ConsoleClosed(self._transport.ended(), where=self.name))
-            return
+            self._stop(spawn, ConsoleClosed(self._transport.ended(), where=self.name))
         except OSError as error:
-            self._stop_reading(spawn)
-            self._end(ConsoleClosed(f"reading failed: {error.strerror}", where=self.name))
-            return
+            self._stop(spawn, ConsoleClosed(f"reading failed: {error.strerror}", where=self.name))
         except MultinodeError as error:
-            self._stop_reading(spawn)
-            self._end(error)
-            return
+            self._stop(spawn, error)
+        return True
+
+    def _over(self) -> None:
+        """What was at the other end has ended, though somebody else may hold the line."""
+        for _read in range(_LAST_READS):
+            if not self._readable():
+                break
+        if self._spawn is not None:
+            self._stop(self._spawn, ConsoleClosed(self._transport.ended(), where=self.name))
+
+    def _give(self, data: bytes) -> None:
+        self.heard = asyncio.get_running_loop().time()
+        self._recent = (self._recent + data[-_RECENT:])[-_RECENT:]
         if self._listener is not None:
             self._listener(data)
         else:
             self._unheard += data
             del self._unheard[:-SEARCH_WINDOW]
 
+    def _stop(self, spawn: SpawnBase[bytes], failure: MultinodeError) -> None:
+        self._stop_reading(spawn)
+        self._end(failure)
+
     def _stop_reading(self, spawn: SpawnBase[bytes]) -> None:
-        if spawn.child_fd >= 0:
-            asyncio.get_running_loop().remove_reader(spawn.child_fd)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(spawn.child_fd)
+        if self._end_descriptor is not None:
+            loop.remove_reader(self._end_descriptor)
 
     def listen(self, listener: Listener | None) -> None:
         """Give all that is read from now on to a listener; it must not wait. None: to nobody.
 
-        What came while nobody listened is given first, as far as the search window reaches.
+        What came while nobody listened is given first, as far as the search window reaches. A listener that raises a
+        :class:`~dispatcher.errors.MultinodeError` ends the console with it.
         """
         self._listener = listener
         if listener is not None and self._unheard:
@@ -132,48 +196,36 @@ class Console:
         """Let go of what came while nobody listened."""
         self._unheard.clear()
 
-    async def expect(self, patterns: Sequence[re.Pattern[bytes]], deadline: float) -> tuple[int, re.Match[bytes]]:
+    def last_line(self) -> str:
+        """The last line that the device printed that is not blank, for messages; empty if there was none."""
+        lines = [line for line in _plain(self._recent).splitlines() if line.strip()]
+        text = lines[-1].decode("utf-8", "replace") if lines else ""
+        return "".join(character if character.isprintable() else "." for character in text)[-_LAST_LINE:].strip()
+
+    async def expect(
+        self, patterns: Sequence[re.Pattern[bytes]], deadline: float, *, plain: bool = False
+    ) -> tuple[int, re.Match[bytes]]:
         """Wait for the first of some patterns; which one it was, and its match. What came before it is let go of.
 
         :param patterns: matched within the last :data:`SEARCH_WINDOW` bytes.
         :param deadline: on the event loop's clock, seconds.
+        :param plain: a pattern may also match what is left when escape sequences are taken out.
         :raises ConsoleTimeout: nothing matched before the deadline.
         :raises ConsoleClosed: the console ended first.
         """
-        loop = asyncio.get_running_loop()
-        found: asyncio.Future[tuple[int, re.Match[bytes]]] = loop.create_future()
-        searcher = searcher_re(list(patterns))
-        window = bytearray()
-
-        def look(data: bytes) -> None:
-            window.extend(data)
-            index = searcher.search(bytes(window), len(data))
-            if index < 0:
-                del window[:-SEARCH_WINDOW]
-            elif not found.done():
-                self._listener = None
-                self._unheard += window[searcher.end :]
-                found.set_result((index, searcher.match))
-
-        self.listen(look)
-        ending = asyncio.ensure_future(self._ended.wait())
+        search = _Search(patterns, plain)
+        self.listen(search.look)
         try:
             async with asyncio.timeout_at(deadline):
-                await asyncio.wait((found, ending), return_when=asyncio.FIRST_COMPLETED)
+                await self._unless_ended(search.found)
         except TimeoutError:
             raise ConsoleTimeout("nothing of what was waited for came", where=self.name) from None
         finally:
-            ending.cancel()
-            if self._listener is look:
-                self._listener = None
-                self._unheard += window
-        if found.done():
-            return found.result()
+            self._listener = None
+            self._unheard += search.window
+        if search.found.done():
+            return search.found.result()
         raise self.failure()
-
-    def failure(self) -> MultinodeError:
-        """Why the console has ended."""
-        return self._failure or ConsoleClosed("the console ended", where=self.name)
 
     # --- writing ---------------------------------------------------------------------------------------------
 
@@ -197,26 +249,64 @@ class Console:
             if spawn is None or self._ended.is_set():
                 raise self.failure()
             try:
-                written = self._transport.write(spawn, bytes(view))
+                written = self._transport.write(spawn, bytes(view[: grammar.READ_SIZE]))
             except BlockingIOError:
                 written = 0
             except OSError as error:
-                self._end(ConsoleClosed(f"writing failed: {error.strerror}", where=self.name))
+                await self._lost(error)
                 continue
             if written == 0:
                 await self._writable(spawn)
             view = view[written:]
 
+    async def _lost(self, error: OSError) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                await self._ended.wait()
+        self._end(ConsoleClosed(f"writing failed: {error.strerror}", where=self.name))
+
     async def _writable(self, spawn: SpawnBase[bytes]) -> None:
         loop = asyncio.get_running_loop()
-        ready = asyncio.Event()
-        loop.add_writer(spawn.child_fd, ready.set)
-        ending = asyncio.ensure_future(self._ended.wait())
-        waiting = asyncio.ensure_future(ready.wait())
+        ready: asyncio.Future[None] = loop.create_future()
+        loop.add_writer(spawn.child_fd, _resolve, ready)
         try:
-            await asyncio.wait((ending, waiting), return_when=asyncio.FIRST_COMPLETED)
+            await self._unless_ended(ready)
         finally:
-            ending.cancel()
-            waiting.cancel()
-            if spawn.child_fd >= 0:
+            # After close() the number may be another console's descriptor already.
+            if self._spawn is spawn:
                 loop.remove_writer(spawn.child_fd)
+
+
+class _Search:
+    """A listener that looks for patterns. ``window`` holds what it has not let go of: afterwards, what is left."""
+
+    def __init__(self, patterns: Sequence[re.Pattern[bytes]], plain: bool) -> None:
+        self.found: asyncio.Future[tuple[int, re.Match[bytes]]] = asyncio.get_running_loop().create_future()
+        self.window = bytearray()
+        self._searcher = searcher_re(list(patterns))
+        self._plain = plain
+
+    def look(self, data: bytes) -> None:
+        self.window += data
+        if self.found.done():
+            del self.window[:-SEARCH_WINDOW]
+            return
+        text = bytes(self.window)
+        index = self._searcher.search(text, len(data))
+        if index < 0 and self._plain and b"\x1b" in text:
+            text = _plain(text)
+            index = self._searcher.search(text, len(text))
+        if index < 0:
+            del self.window[:-SEARCH_WINDOW]
+            return
+        self.window[:] = text[self._searcher.end :]
+        self.found.set_result((index, self._searcher.match))
+
+
+def _plain(text: bytes) -> bytes:
+    return _ESCAPES.sub(b"", text)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

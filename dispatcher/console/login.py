@@ -1,24 +1,40 @@
-"""Getting to a shell: from whatever a console shows after it was opened to a prompt that has answered.
+"""Getting to a shell: from whatever a console shows after it was opened to a shell that has answered.
 
 A prompt alone proves nothing (a boot log may hold it), so a shell is believed when it has run a command: the text
-``ready-N`` that it is asked to print is typed in two halves, which no echo can put together.
+``ready-N`` that it is asked to print is typed in two halves, which no echo can put together. Login prompts are
+answered until then, also after something that looked like a shell's prompt.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from dispatcher.console.connection import Console
-from dispatcher.errors import ConsoleTimeout
+from dispatcher.console.shell import INTERRUPT, RELEASE
+from dispatcher.errors import ConsoleError, ConsoleTimeout
 
 NUDGE_AFTER = 3.0
-"""Seconds of waiting for a prompt after which an empty line is typed: a shell that is up already shows its prompt."""
+"""Seconds of silence without a prompt after which an empty line is typed: a shell that is up already shows its prompt.
+A device that boots is not silent that long, so the line does not stop a boot loader's countdown."""
 
 PROBE_AFTER = 1.0
 """Seconds without an answer after which a shell is asked again; the first characters typed are often lost."""
+
+SETTLE = 0.3
+"""Seconds in which nothing may follow a second login prompt: ``Last login:`` is none."""
+
+REFUSALS = 3
+"""``Login incorrect`` so many times is believed; once may come of what was typed while the device booted."""
+
+_LAST_NUDGE, _LAST_PROBE = 60.0, 10.0
+_GENTLE_PROBES = 2
+_HARD_NUDGE = 4
+_REFUSED = re.compile(rb"[Ll]ogin incorrect")
+_MORE = re.compile(rb"(?=\S)")
+_Act = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,68 +50,154 @@ class Credentials:
 async def login(console: Console, *, prompts: Sequence[str], credentials: Credentials | None, deadline: float) -> None:
     """Wait for a shell, logging in where the device asks for it.
 
-    :param prompts: regular expressions of shell prompts; empty where the console is a shell at once.
+    :param prompts: regular expressions of shell prompts, which need not allow for colours and other escape sequences;
+        empty where the console is a shell at once.
     :param deadline: on the event loop's clock, for all of it.
     :raises ConsoleTimeout: no prompt came, or no shell answered at it.
+    :raises ConsoleError: the device does not let this user in.
     :raises dispatcher.errors.ConsoleClosed: the console ended.
     """
-    if prompts or credentials:
-        await _reach_prompt(console, prompts, credentials, deadline)
-    await _prove(console, deadline)
+    attempt = _Login(console, prompts, credentials)
+    try:
+        async with asyncio.timeout_at(deadline):
+            await attempt.run()
+    except TimeoutError:
+        raise attempt.late() from None
 
 
-async def _reach_prompt(
-    console: Console, prompts: Sequence[str], credentials: Credentials | None, deadline: float
-) -> None:
-    loop = asyncio.get_running_loop()
-    steps: list[tuple[re.Pattern[bytes], str | None]] = [(_pattern(prompt), None) for prompt in prompts]
-    if credentials:
-        steps.append((_pattern(credentials.login_prompt), credentials.username))
-        if credentials.password_prompt:
-            steps.append((_pattern(credentials.password_prompt), credentials.password or ""))
-    patience = NUDGE_AFTER
-    while True:
-        try:
-            index, _match = await console.expect([step[0] for step in steps], min(deadline, loop.time() + patience))
-        except ConsoleTimeout:
-            if loop.time() >= deadline:
-                waited_for = ", ".join(repr(step[0].pattern.decode(errors="replace")) for step in steps)
-                raise ConsoleTimeout(
-                    f"no prompt came; waited for {waited_for}",
-                    where=console.name,
-                    hint="see prompts and auto_login in the device file, and the console's log",
-                ) from None
-            await console.send(b"\n")
-            patience = min(2 * patience, 60.0)
-            continue
-        typed = steps[index][1]
-        if typed is None:
+class _Login:
+    """One attempt at a console: what is waited for now, and what is done when it comes or does not."""
+
+    def __init__(self, console: Console, prompts: Sequence[str], credentials: Credentials | None) -> None:
+        self._console = console
+        self._credentials = credentials
+        self._prompts = [_pattern(prompt) for prompt in prompts]
+        self._at_prompt = not prompts and credentials is None
+        """Whether a shell's prompt has been seen, or is not waited for."""
+        self._names_typed = self._refusals = self._nudges = self._probes = 0
+        self._patience = PROBE_AFTER if self._at_prompt else NUDGE_AFTER
+        self._typed = asyncio.get_running_loop().time()
+
+    async def run(self) -> None:
+        if self._at_prompt:
+            await self._probe()
+        while True:
+            acts = [*self._login_acts(), *self._shell_acts()]
+            try:
+                index, _found = await self._console.expect([each[0] for each in acts], self._until(), plain=True)
+            except ConsoleTimeout:
+                await self._nothing_came()
+                continue
+            act = acts[index][1]
+            if act is None:
+                return
+            await act()
+
+    def _login_acts(self) -> list[tuple[re.Pattern[bytes], _Act | None]]:
+        if self._credentials is None:
+            return []
+        acts: list[tuple[re.Pattern[bytes], _Act | None]] = [
+            (_pattern(self._credentials.login_prompt), self._name),
+            (_REFUSED, self._refused),
+        ]
+        if self._credentials.password_prompt:
+            acts.append((_pattern(self._credentials.password_prompt), self._password))
+        return acts
+
+    def _shell_acts(self) -> list[tuple[re.Pattern[bytes], _Act | None]]:
+        if self._at_prompt:
+            # Each question has its own number: what is left of an earlier answer must not be read as this one.
+            return [(re.compile(rb"ready-%d\." % self._probes), None)]
+        return [(prompt, self._prompt) for prompt in self._prompts]
+
+    def _until(self) -> float:
+        if self._at_prompt:
+            return self._typed + self._patience
+        return max(self._typed, self._console.heard) + self._patience
+
+    # --- what came ---------------------------------------------------------------------------------------------
+
+    async def _prompt(self) -> None:
+        self._at_prompt, self._patience = True, PROBE_AFTER
+        await self._probe()
+
+    async def _name(self) -> None:
+        if self._credentials is None or (self._names_typed and await self._more_follows()):
             return
-        await console.send(typed.encode() + b"\n")
-        if not prompts and index == len(steps) - 1:
-            return
+        self._names_typed += 1
+        # Without a prompt to wait for, a shell is asked for once the login has had its time.
+        self._at_prompt, self._patience = not self._prompts, NUDGE_AFTER
+        await self._type(self._credentials.username.encode() + b"\n")
 
+    async def _password(self) -> None:
+        password = self._credentials.password if self._credentials else None
+        await self._type((password or "").encode() + b"\n")
 
-async def _prove(console: Console, deadline: float) -> None:
-    """Ask for a text until it comes. Each question has its own number, so that a late answer is not taken for it."""
-    loop = asyncio.get_running_loop()
-    patience = PROBE_AFTER
-    number = 0
-    while True:
-        number += 1
-        await console.send(b"echo rea''dy-%d.\n" % number)
+    async def _refused(self) -> None:
+        self._refusals += 1
+        if self._refusals >= REFUSALS and self._credentials:
+            raise ConsoleError(
+                f"the device does not let {self._credentials.username!r} in",
+                where=self._console.name,
+                hint="see auto_login in the device file: username, password_prompt and password",
+            )
+
+    async def _more_follows(self) -> bool:
         try:
-            await console.expect([re.compile(rb"ready-%d\." % number)], min(deadline, loop.time() + patience))
+            await self._console.expect([_MORE], asyncio.get_running_loop().time() + SETTLE)
         except ConsoleTimeout:
-            if loop.time() >= deadline:
-                raise ConsoleTimeout(
-                    "no shell answered",
-                    where=console.name,
-                    hint="set prompts (and auto_login) in the device file if it boots first; its log has what it said",
-                ) from None
-            patience = min(2 * patience, 10.0)
-            continue
-        return
+            return False
+        return True
+
+    # --- what did not come ---------------------------------------------------------------------------------------
+
+    async def _nothing_came(self) -> None:
+        if self._at_prompt:
+            await self._probe()
+        elif asyncio.get_running_loop().time() >= self._until():
+            await self._nudge()
+
+    async def _nudge(self) -> None:
+        self._nudges += 1
+        self._patience = min(2 * self._patience, _LAST_NUDGE)
+        if self._nudges == 1:
+            await self._type(b"\n")
+        elif self._nudges < _HARD_NUDGE:
+            # A loop that an earlier run has left behind reads no empty lines.
+            await self._type(RELEASE + b"\n")
+        else:
+            # And it may be in the middle of a test.
+            await self._type(INTERRUPT + b"\n" + RELEASE + b"\n")
+
+    async def _probe(self) -> None:
+        self._probes += 1
+        question = b"echo rea''dy-%d.\n" % self._probes
+        if self._probes > _GENTLE_PROBES:
+            # What was lost may have been a quote, and an earlier run may have left its loop or its test behind.
+            question = INTERRUPT + b"\n" + RELEASE + question
+        if self._probes > 1:
+            self._patience = min(2 * self._patience, _LAST_PROBE)
+        await self._type(question)
+
+    async def _type(self, data: bytes) -> None:
+        await self._console.send(data)
+        self._typed = asyncio.get_running_loop().time()
+
+    # --- giving up -----------------------------------------------------------------------------------------------
+
+    def late(self) -> ConsoleTimeout:
+        """What to raise when the deadline has passed."""
+        what = "no shell answered"
+        if not self._at_prompt:
+            waited_for = [pattern.pattern for pattern, _act in (*self._login_acts(), *self._shell_acts())]
+            known = [repr(each.decode(errors="replace")) for each in waited_for if each != _REFUSED.pattern]
+            what = f"no prompt came; waited for {', '.join(known)}"
+        said = self._console.last_line()
+        if said:
+            hint = f"the console said last: {said!r}; see prompts and auto_login in the device file"
+        else:
+            hint = "the console has said nothing; is the device on, and this its console, at the right speed?"
+        return ConsoleTimeout(what, where=self._console.name, hint=hint)
 
 
 def _pattern(expression: str) -> re.Pattern[bytes]:

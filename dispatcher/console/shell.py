@@ -1,11 +1,18 @@
-"""A device's shell that runs one command at a time and says how each ended, over a line that may lose some of it.
+"""A device's shell that runs one command at a time and says how each ended, over a line that may damage some of it.
 
 Typing at an interactive prompt is at the mercy of line editors: they echo, wrap, complete and cut. So the first thing
-typed there starts a loop of a few lines, run by the test shell, that reads plain lines with the echo off. The host
-sends ``#NUMBER LENGTH COMMAND`` and the loop answers ``KEY NUMBER STATUS LENGTH ANSWER.`` once it has run it. A line
-that arrives with another length than it names is not run; a line sent again is run once; a line that reaches a prompt
-after all is a comment there. ``ANSWER`` is whatever the command left in the variable ``R``. A command that begins with
-``=`` is a format for printf(1), whose output is appended to the file that ``F`` names.
+typed there starts a loop of a few lines, run by the test shell, that reads plain lines with the echo off.
+
+- The host sends ``#NUMBER COMMAND #NUMBER COMMAND``; the loop runs it if both halves are the same. A ``COMMAND`` that
+  begins with ``+`` is a test: the loop says when it has begun, runs the rest in a subshell and puts the tty back. Both
+  that and its end are said twice: there is no good moment to ask again.
+- Or it sends ``#NUMBER =LENGTH FORMAT``: a format for printf(1) whose output is appended to the file that ``F`` names.
+  Its length alone is checked; whoever writes a file checks the whole.
+- The loop answers ``KEY NUMBER STATUS VALUE KEY NUMBER STATUS VALUE.``; ``VALUE`` is what the command left in the
+  variable ``R``, ``STATUS`` its status, ``+`` for a test that has begun, or ``?`` for a line that is not whole.
+
+A line sent again is run once. A line that reaches a prompt after all is a comment there. One hit, whether it is a lost
+or changed byte or a kernel line in between, spares at least one ``KEY`` of an answer: the host sees that it missed one.
 """
 
 from __future__ import annotations
@@ -14,34 +21,75 @@ import asyncio
 import re
 import secrets
 from dataclasses import dataclass
+from typing import Final
 
 from dispatcher.console.connection import Console, Listener
-from dispatcher.errors import ConsoleError, ConsoleTimeout, InstallError
+from dispatcher.errors import ConsoleError, ConsoleTimeout, InstallError, MultinodeError
 
-LINE_LIMIT = 900
-"""Bytes of a line typed into the loop. A canonical tty keeps 4095; busybox ash cuts a line at a prompt at 1022."""
+LINE_LIMIT: Final = 900
+"""Bytes of a command. Sent twice in a line it fits a canonical tty, which keeps 4095."""
+
+PROMPT_LIMIT: Final = 1000
+"""Bytes of the line that starts the loop; busybox ash cuts a line at a prompt at 1022."""
 
 FIRST_PATIENCE = 1.0
 LAST_PATIENCE = 8.0
 """Seconds without an answer after which a line is sent again: the first time, and after doubling at the most."""
 
+SLOWEST_LINE: Final = 500
+"""Bytes a second of a slow line; what is typed may take that long to arrive before patience begins to count."""
+
 _LOOP = (
-    "K={key};T=`stty -g 2>/dev/null`;stty -echo 2>/dev/null;trap : 2;N=0;S=0;R=;"
-    'a(){{ printf "\\n%s %s %s %s %s.\\n" "$K" "$N" "$S" "${{#R}}" "$R";}};a;'
-    "while IFS= read -r L;do "
-    'case $L in "#"[0-9]*" "[0-9]*" "?*);;*)continue;;esac;'
-    "L=${{L#?}};n=${{L%% *}};L=${{L#* }};c=${{L%% *}};L=${{L#* }};"
-    '[ "${{#L}}" = "$c" ]||{{ a;continue;}};'
-    '[ "$n" = "$N" ]||{{ N=$n;R=;case $L in =*)printf "${{L#=}}">>"$F";;*)eval "$L";;esac;S=$?;}};a;done'
+    "_k=@KEY@;_t=`stty -g 2>/dev/null`;stty -echo 2>/dev/null;_e=`stty -g 2>/dev/null`;"
+    "_i=;trap _i=1 2;_n=0;_s=0;R=;"
+    # R may be a message of several lines; an answer is one.
+    '_a(){ _r="$_k $_n $1";set -f;set -- $R;set +f;_r="$_r $*";printf "\\n%s %s.\\n" "$_r" "$_r";};_a 0;'
+    "while :;do "
+    # An interrupt ends a read like the end of file does.
+    'IFS= read -r _l||{ [ "$_i" ]||break;_i=;continue;};'
+    'case $_l in "#"[0-9]*" "?*);;*)continue;;esac;'
+    "_l=${_l#?};_m=${_l%% *};_l=${_l#* };case $_l in "
+    '=*)_h=${_l#* };[ "=${#_h}" = "${_l%% *}" ]&&_h==$_h||_h=;;'
+    '*)_h=${_l%" #$_m "*};[ "$_l" = "$_h #$_m $_h" ]||_h=;;esac;'
+    '[ "$_h" ]||{ _a "?";continue;};'
+    '[ "$_m" = "$_n" ]||{ _n=$_m;R=;case $_h in '
+    '=*)printf "${_h#=}">>"$F";_s=$?;;'
+    '+*)_a +;_a +;(eval "${_h#?}");_s=$?;stty "$_e" 2>/dev/null;_a $_s;;'
+    '*)eval "$_h";_s=$?;;esac;};_a $_s;done'
 )
+
+_LEAVE = '_a 0;stty "$_t" 2>/dev/null;exit'
+RELEASE: Final = f"#0- {_LEAVE} #0- {_LEAVE}\n".encode("ascii")
+"""A line that ends any such loop, one that an earlier run has left behind too; a comment at a prompt."""
+
+INTERRUPT: Final = b"\x03"
+"""What the tty takes for ^C: it ends what runs, and empties the line that a prompt or a loop reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How a command ended: its exit status, and what it left in ``R``."""
+    """How a command ended: its exit status, and what it left in ``R``, with white space as single blanks."""
 
     status: int
     value: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """One answer of the loop as it stands on the line; ``status`` is a number, ``+`` or ``?``."""
+
+    number: str
+    status: str
+    value: str
+
+    @staticmethod
+    def pattern(key: bytes) -> re.Pattern[bytes]:
+        return re.compile(re.escape(key) + rb" (\S+) ([0-9]+|[+?]) ([^\n]*?) " + re.escape(key) + rb" \1 \2 \3\.")
+
+    @classmethod
+    def read(cls, found: re.Match[bytes]) -> _Report:
+        number, status, value = (part.decode("utf-8", "surrogateescape") for part in found.groups())
+        return cls(number, status, value)
 
 
 class Shell:
@@ -51,90 +99,208 @@ class Shell:
         self.console = console
         self.busy = False
         """Whether a test owns the console; nothing of ours may be typed then."""
+        self._key = key
+        self._pattern = _Report.pattern(key)
         self._number = 0
-        self._report = re.compile(rb"(?:^|[\r\n])" + re.escape(key) + rb" ([0-9]+) ([0-9]+) ([0-9]+) ([^\r\n]*)\.\r*\n")
 
-    async def run(self, command: str, *, deadline: float, check: bool = True) -> Answer:
+    async def run(
+        self, command: str, *, deadline: float, check: bool = True, doing: str | None = None, hint: str | None = None
+    ) -> Answer:
         """Run a command that is quick and does not read the console; it is sent again until it has answered.
 
         :param command: one line of printable ASCII.
         :param deadline: on the event loop's clock.
         :param check: a status other than 0 is an :class:`~dispatcher.errors.InstallError`.
+        :param doing: what the command is for, as it would follow "cannot"; for messages, as is ``hint``.
         :raises ConsoleTimeout: no answer before the deadline.
         """
-        line = self._line(command)
-        patience = FIRST_PATIENCE
-        loop = asyncio.get_running_loop()
-        while True:
-            await self.console.send(line)
-            try:
-                answer = await self._answer(min(deadline, loop.time() + patience))
-            except ConsoleTimeout:
-                if loop.time() >= deadline:
-                    raise ConsoleTimeout(f"no answer to {command[:60]!r}", where=self.console.name) from None
-                patience = min(2 * patience, LAST_PATIENCE)
-                continue
-            break
+        answer = await self._until(deadline, self._doubled(command), doing or f"run {command[:60]!r}")
         if check and answer.status != 0:
-            raise InstallError(f"{command[:200]!r} ended with status {answer.status}", where=self.console.name)
+            why = answer.value or f"the command ended with status {answer.status}"
+            raise InstallError(f"cannot {doing or f'run {command[:200]!r}'}: {why}", where=self.console.name, hint=hint)
         return answer
+
+    async def append(self, piece: str, *, deadline: float, doing: str) -> Answer:
+        """Have a piece of a file appended to what ``F`` names; only its length is checked.
+
+        :param piece: a format for printf(1), one line of printable ASCII.
+        """
+        return await self._until(deadline, self._line(piece, f"={len(piece)} {piece}"), doing)
 
     async def run_test(self, command: str, listener: Listener) -> Answer:
         """Run a command that may take hours and owns the console meanwhile; its output goes to a listener.
 
-        Nothing but what the listener's owner sends is typed until the command has ended.
+        It runs in a subshell, so whatever it sets is gone afterwards. Nothing but what the listener's owner sends is
+        typed while it runs; the listener gets the output as it comes, without the loop's own answers.
         """
-        ended: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        tail = bytearray()
-
-        def hear(data: bytes) -> None:
-            before = len(tail)
-            tail.extend(data)
-            found = self._report.search(tail)
-            answer = self._read(found) if found else None
-            listener(data if answer is None or found is None else data[: max(0, found.start() - before)])
-            if answer is not None and not ended.done():
-                self.console.listen(None)
-                ended.set_result(answer)
-            del tail[:-LINE_LIMIT]
-
+        line = self._doubled("+" + command)
+        test = _Test(self._key, self._pattern, str(self._number), listener)
         self.busy = True
         self.console.forget()
-        self.console.listen(hear)
-        await self.console.send(self._line(command))
+        self.console.listen(test.hear)
         ending = asyncio.ensure_future(self.console.ended())
         try:
-            await asyncio.wait((ended, ending), return_when=asyncio.FIRST_COMPLETED)
+            await self._follow(test, line, ending)
         finally:
             ending.cancel()
             self.console.listen(None)
-        if not ended.done():
+        if test.answer is None:
             raise self.console.failure()
         self.busy = False
-        return ended.result()
+        return test.answer
+
+    async def _follow(self, test: _Test, line: bytes, ending: asyncio.Future[MultinodeError]) -> None:
+        patience = _patience(line)
+        ask = True
+        while test.answer is None and not ending.done():
+            if ask:
+                test.refused = False
+                await self.console.send(line)
+            news = asyncio.ensure_future(test.news.wait())
+            quiet = None if test.begun and not test.missed else patience
+            try:
+                await asyncio.wait((news, ending), timeout=quiet, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                news.cancel()
+            ask = test.refused or not test.news.is_set()
+            if not test.news.is_set():
+                patience = min(2 * patience, max(LAST_PATIENCE, _patience(line)))
+            test.news.clear()
 
     async def leave(self) -> None:
         """End the loop: the shell that the device had before reads its console again, with the tty as it was."""
-        await self.console.send(self._line('stty "$T" 2>/dev/null;exit'))
+        line = self._doubled(_LEAVE)
+        for _attempt in range(2):
+            await self.console.send(line)
+            try:
+                if await self._answer(asyncio.get_running_loop().time() + _patience(line)) is not None:
+                    return
+            except ConsoleTimeout:
+                continue  # it has gone perhaps, and its answer was lost
 
-    def _line(self, command: str) -> bytes:
-        if not (command.isascii() and command.isprintable()) or len(command) > LINE_LIMIT:
+    async def abandon(self) -> None:
+        """Stop a test that runs and end the loop, without waiting for either: for a run that is interrupted."""
+        await self.console.send(INTERRUPT + b"\n" + RELEASE)
+
+    # --- lines and answers -----------------------------------------------------------------------------------
+
+    def _doubled(self, command: str) -> bytes:
+        while f" #{self._number + 1} " in command:  # where the halves part could not be told
+            self._number += 1
+        return self._line(command, f"{command} #{self._number + 1} {command}")
+
+    def _line(self, command: str, body: str) -> bytes:
+        if not (command.isascii() and command.isprintable() and 0 < len(command) <= LINE_LIMIT):
             raise ConsoleError(f"this cannot be typed: {command[:80]!r}", where=self.console.name)
         self._number += 1
-        return f"#{self._number} {len(command)} {command}\n".encode("ascii")
+        return f"#{self._number} {body}\n".encode("ascii")
 
-    async def _answer(self, deadline: float) -> Answer:
+    async def _until(self, deadline: float, line: bytes, doing: str) -> Answer:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._ask(line)
+        except TimeoutError:
+            raise ConsoleTimeout(
+                f"the device's shell stopped answering; it was to {doing}",
+                where=self.console.name,
+                hint=_last_line(self.console),
+            ) from None
+
+    async def _ask(self, line: bytes) -> Answer:
+        patience = _patience(line)
         while True:
-            _index, found = await self.console.expect([self._report], deadline)
-            answer = self._read(found)
+            await self.console.send(line)
+            try:
+                answer = await self._answer(asyncio.get_running_loop().time() + patience)
+            except ConsoleTimeout:
+                patience = min(2 * patience, max(LAST_PATIENCE, _patience(line)))
+                continue
             if answer is not None:
                 return answer
 
-    def _read(self, found: re.Match[bytes]) -> Answer | None:
-        number, status, length, value = found.groups()
-        if int(number) != self._number or len(value) != int(length):
-            return None
-        return Answer(int(status), value.decode("ascii", "replace"))
+    async def _answer(self, deadline: float) -> Answer | None:
+        """The answer to the line sent last; None for a line that did not arrive whole."""
+        while True:
+            report = await self._report(deadline)
+            if report.status == "?":
+                return None
+            if report.number == str(self._number) and report.status != "+":
+                return Answer(int(report.status), report.value)
+
+    async def _report(self, deadline: float) -> _Report:
+        _index, found = await self.console.expect([self._pattern], deadline)
+        return _Report.read(found)
+
+
+class _Test:
+    """Listens to a test: parts the loop's answers from the test's output, which it hands on as it comes."""
+
+    def __init__(self, key: bytes, pattern: re.Pattern[bytes], number: str, listener: Listener) -> None:
+        self.news = asyncio.Event()
+        self.begun = False
+        self.refused = False
+        """The loop has answered that the line was not whole."""
+        self.missed = False
+        """The loop has answered, and nobody can tell what; until it has answered again."""
+        self.answer: Answer | None = None
+        self._key = key
+        self._pattern = pattern
+        self._number = number
+        self._listener = listener
+        self._held = b""
+
+    def hear(self, data: bytes) -> None:
+        data = self._held + data
+        self._held = b""
+        while data and self.answer is None:
+            start = data.find(self._key)
+            if start < 0:
+                start = len(data) - _overlap(data, self._key)
+                self._hand_on(data[:start])
+                self._held = data[start:]
+                return
+            self._hand_on(data[:start])
+            line, newline, rest = data[start:].partition(b"\n")
+            if not newline and len(line) <= 4 * LINE_LIMIT:
+                self._held = line
+                return
+            self._take(line + newline)
+            data = rest
+
+    def _hand_on(self, data: bytes) -> None:
+        if data:
+            self._listener(data)
+
+    def _take(self, line: bytes) -> None:
+        found = self._pattern.match(line)
+        if found is None:
+            self.missed = True
+            self._hand_on(line)
+        else:
+            self._note(_Report.read(found))
+        self.news.set()
+
+    def _note(self, report: _Report) -> None:
+        if report.status == "?":
+            self.refused = True
+        elif report.number == self._number:
+            self.begun, self.missed = True, False
+            if report.status != "+":
+                self.answer = Answer(int(report.status), report.value)
+
+
+def _overlap(data: bytes, key: bytes) -> int:
+    """How many bytes at the end of some data may be the key's beginning."""
+    return next((size for size in range(len(key) - 1, 0, -1) if data.endswith(key[:size])), 0)
+
+
+def _patience(line: bytes) -> float:
+    return FIRST_PATIENCE + len(line) / SLOWEST_LINE
+
+
+def _last_line(console: Console) -> str:
+    said = console.last_line()
+    return f"the console said last: {said}" if said else "the console has said nothing"
 
 
 async def start(console: Console, shell_command: str, *, deadline: float) -> Shell:
@@ -143,24 +309,38 @@ async def start(console: Console, shell_command: str, *, deadline: float) -> She
     :param shell_command: the shell that runs the tests, such as ``/bin/sh``.
     :raises ConsoleTimeout: the loop did not answer.
     """
+    try:
+        async with asyncio.timeout_at(deadline):
+            while True:
+                shell = await _try_to_start(console, shell_command)
+                if shell is not None:
+                    return shell
+    except TimeoutError:
+        raise ConsoleTimeout(
+            f"the shell did not start {shell_command}",
+            where=console.name,
+            hint=f"lava_test_sh_cmd in the device file names the shell that runs tests; {_last_line(console)}",
+        ) from None
+
+
+async def _try_to_start(console: Console, shell_command: str) -> Shell | None:
     key = "mn" + secrets.token_hex(4)
     # The key is typed in two parts, so that an echo of this line does not look like an answer.
-    typed = _LOOP.format(key=f'{key[:4]}""{key[4:]}')
+    code = _LOOP.replace("@KEY@", f'{key[:4]}""{key[4:]}')
+    typed = f"{shell_command} -c 'eval \"$1\"' sh '{code}'\n".encode("ascii")
     shell = Shell(console, key.encode("ascii"))
     loop = asyncio.get_running_loop()
-    patience = 2 * FIRST_PATIENCE
-    await console.send(f"{shell_command} -c '{typed}'\n".encode("ascii"))
-    while True:
+    await console.send(typed)
+    # An answer that the line lost is given again for any line that the loop can read.
+    for sent in (b"#0 ?\n", INTERRUPT + b"\n" + RELEASE):
         try:
-            await shell._answer(min(deadline, loop.time() + patience))
+            await shell._report(loop.time() + _patience(typed))
         except ConsoleTimeout:
-            if loop.time() >= deadline:
-                raise ConsoleTimeout(
-                    f"the shell did not start {shell_command}",
-                    where=console.name,
-                    hint="lava_test_sh_cmd in the device file names the shell that runs tests",
-                ) from None
-            # An answer that the line lost is given again for any line that the loop can read.
-            await console.send(b"#0 1 :\n")
+            await console.send(sent)
             continue
-        return shell
+        answer = await shell._ask(shell._doubled("R=$1"))
+        if answer.value == code:
+            return shell
+        await shell.leave()
+        break
+    return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import BinaryIO
 
 from dispatcher.errors import OutputError
 
@@ -16,15 +15,18 @@ class Transcript:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Unbuffered: what was read is in the file even when this process dies in the next moment.
-            self._file: BinaryIO = path.open("wb", buffering=0)
+            self._file = path.open("wb", buffering=0)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror}") from None
         self.path = path
 
     def write(self, data: bytes) -> None:
         """:raises OutputError: the disk is full, say."""
+        view = memoryview(data)
         try:
-            self._file.write(data)
+            # A file without a buffer may take a part, as a disk does that is about to be full.
+            while view:
+                view = view[self._file.write(view) :]
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror}") from None
 

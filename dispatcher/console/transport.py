@@ -37,10 +37,16 @@ class Transport(ABC):
     def open(self) -> SpawnBase[bytes]:
         """Open the console: bytes mode (``encoding=None``), ``child_fd`` fit for poll(2).
 
-        Called once, in the event loop's thread: it must not wait for the device.
+        Called once, in the event loop's thread: it must not wait for the device. One that takes time to reach lets a
+        thread do it; where that fails, the descriptor reads end of file and :meth:`ended` says why.
 
         :raises dispatcher.errors.ConsoleError: it cannot be opened.
         """
+
+    def end_descriptor(self) -> int | None:
+        """A descriptor that polls readable once the console has ended although its own does not say so; None: there is
+        none. Asked once, after :meth:`open`."""
+        return None
 
     @abstractmethod
     async def close(self) -> None:

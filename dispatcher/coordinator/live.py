@@ -165,7 +165,7 @@ class LiveGroup:
         :return: the data, where the log satisfied it first.
         :raises CallRefused: it has failed; ``why`` and how far it got.
         """
-        if self._state.satisfied(need):
+        if self._state.outcome(request, need) is Outcome.SATISFIED:
             return self._state.data(need)
         reason = f"{why}; {self._state.progress(need)}"
         self._record(WaitFailed(request, need.member, reason))

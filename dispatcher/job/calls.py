@@ -6,6 +6,7 @@ A plugin adds a call of its own by subclassing :class:`Call` (entry point group 
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,9 +53,9 @@ class Call(ABC):
     def case(self, name: str, args: Sequence[str]) -> str | None:
         """The name of the test case that this call leaves, in the current suite; None for none.
 
-        LAVA's: ``multinode-`` and the call in lower case, then the message ID if there is one.
+        LAVA's: ``multinode-``, the call, and the message ID if there is one, all in lower case.
         """
-        return "-".join(["multinode", name.lower(), *args[:1]])
+        return "-".join(["multinode", name, *args[:1]]).lower()
 
     @abstractmethod
     async def answer(self, args: Sequence[str], session: Session) -> Answer:
@@ -126,6 +127,7 @@ def _message_id(args: Sequence[str]) -> str:
     message_id = args[0]
     if len(message_id.encode("utf-8", "surrogateescape")) > grammar.ID_LIMIT:
         raise CallRefused(f"a message ID has at most {grammar.ID_LIMIT} bytes")
-    if "=" in message_id or not message_id.isprintable():
+    # Bytes that are no UTF-8 stand as surrogates, which are printable bytes all the same.
+    if "=" in message_id or " " in message_id or not re.sub("[\udc80-\udcff]", "", message_id).isprintable():
         raise CallRefused(f"{message_id!r} is no message ID: printable characters without blanks and '='")
     return message_id

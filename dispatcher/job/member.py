@@ -17,6 +17,7 @@ from typing import Any
 
 from dispatcher import resources
 from dispatcher.console import login as console_login
+from dispatcher.console import power
 from dispatcher.console import shell as console_shell
 from dispatcher.console.connection import Console
 from dispatcher.console.install import Entry, install
@@ -24,7 +25,7 @@ from dispatcher.console.shell import Shell
 from dispatcher.console.transcript import Transcript
 from dispatcher.console.transport import Transport
 from dispatcher.coordinator.client import GroupClient
-from dispatcher.errors import JobTimeout, MultinodeError
+from dispatcher.errors import JobEnded, MultinodeError
 from dispatcher.group.events import Member
 from dispatcher.job import overlay
 from dispatcher.job.calls import Call
@@ -50,6 +51,7 @@ class Seat:
     device: Device
     transport: Transport
     environment: Mapping[str, str]
+    essential: bool = False
 
 
 class MemberRun:
@@ -71,6 +73,8 @@ class MemberRun:
         self.seat = seat
         self.failure: MultinodeError | None = None
         self._interrupted = False
+        self._directory_is_here = False
+        self._powered = False
         self._job = job
         self._client = client
         self._members = members
@@ -110,6 +114,12 @@ class MemberRun:
             reason=case.metadata.get("reason"),
         )
 
+    def end(self, reason: str) -> None:
+        """Record why the run of this member is about to be cancelled."""
+        self.failure = JobEnded(reason.splitlines()[0], where=self.seat.device.name)
+        self.results.abandon_run(reason)
+        self.results.add(JOB_SUITE, "job", "fail", reason=reason)
+
     # --- the whole ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -128,14 +138,19 @@ class MemberRun:
             self._hosts.withdraw(self.seat.member.id)
             with contextlib.suppress(MultinodeError):
                 await self._client.leave(self._request(), reason)
-            await self._close()
+            try:
+                await self._finish()
+            finally:
+                # Only now: what still ran there might have written on.
+                if self._directory_is_here:
+                    shutil.rmtree(self._directory, ignore_errors=True)
 
     async def _run(self) -> None:
         self._note("opening")
         self._console.open()
         shell = await self._reach_shell()
         self._note("shell")
-        directory_is_here = await self._prepare(shell)
+        await self._prepare(shell)
         try:
             await self._client.join(self._request())
             index = 0
@@ -146,14 +161,14 @@ class MemberRun:
             self._interrupted = True
             raise
         finally:
-            await self._clean_up(shell, directory_is_here)
+            await self._clean_up(shell)
 
     def _request(self) -> str:
         return f"{self.seat.member.id}.{next(self._requests)}"
 
-    async def _close(self) -> None:
+    async def _finish(self) -> None:
         # Shielded: an interrupt while this waits for a program to end must not leave the program behind.
-        closing = asyncio.ensure_future(self._console.close())
+        closing = asyncio.ensure_future(self._close())
         try:
             await asyncio.shield(closing)
         except asyncio.CancelledError:
@@ -161,6 +176,12 @@ class MemberRun:
             raise
         finally:
             self._note("closed")
+
+    async def _close(self) -> None:
+        try:
+            await self._power_down()
+        finally:
+            await self._console.close()
 
     # --- getting ready -----------------------------------------------------------------------------------------
 
@@ -171,13 +192,33 @@ class MemberRun:
         auto_login = (boot.auto_login if boot else None) or device.auto_login
         timeout = (boot.timeout if boot else None) or self._job.timeouts.action or DEFAULT_BOOT_TIMEOUT
         deadline = asyncio.get_running_loop().time() + timeout
+        if boot is not None and boot.reset:
+            await self._power_up(device)
         await console_login.login(
             self._console, prompts=prompts, credentials=_credentials(auto_login), deadline=deadline
         )
         return await console_shell.start(self._console, device.lava_test_sh_cmd, deadline=deadline)
 
-    async def _prepare(self, shell: Shell) -> bool:
-        """Put our scripts on the device. Whether its file system is this process's own."""
+    async def _power_up(self, device: Device) -> None:
+        """Reset a device whose file says how; one that can only be switched on is switched on."""
+        what = "hard_reset" if "hard_reset" in device.commands else "power_on"
+        if what in device.commands:
+            self._note("power", what=what)
+            self._powered = True
+            await power.switch(device.name, what, device.commands[what])
+
+    async def _power_down(self) -> None:
+        """Switch off what was switched on, as LAVA does at the end of a job."""
+        device = self.seat.device
+        if self._powered and "power_off" in device.commands:
+            try:
+                await power.switch(device.name, "power_off", device.commands["power_off"])
+            except MultinodeError as error:
+                self.failure = self.failure or error
+                self._note("error", reason=str(error))
+
+    async def _prepare(self, shell: Shell) -> None:
+        """Put our scripts on the device, and find out what they must know of it."""
         device, member = self.seat.device, self.seat.member
         timeout = self._tests[0].timeout if self._tests else None
         deadline = self._deadline(timeout)
@@ -189,6 +230,7 @@ class MemberRun:
         boot_id = await shell.run(
             "{ read -r R </proc/sys/kernel/random/boot_id;} 2>/dev/null", deadline=deadline, check=False
         )
+        self._directory_is_here = self._hosts.is_here(boot_id.value)
         console = await shell.run("R=$(tty)||R=$(readlink /proc/self/fd/0)||R=", deadline=deadline, check=False)
         shared = await self._hosts.shared(member.id, boot_id.value)
         deadline = self._deadline(timeout)  # the others may have taken minutes to boot
@@ -212,7 +254,6 @@ class MemberRun:
             deadline=deadline,
         )
         self._note("installed", directory=self._directory, cache=self._cache)
-        return self._hosts.is_here(boot_id.value)
 
     def _scripts(self) -> dict[str, bytes]:
         scripts = dict(resources.target_scripts())
@@ -255,14 +296,12 @@ class MemberRun:
             async with asyncio.timeout_at(deadline):
                 await shell.run_test(command, session.hear)
         except TimeoutError:
-            raise JobTimeout("the test action timed out", where=self.seat.device.name) from None
+            raise JobEnded("the test action timed out", where=self.seat.device.name) from None
         finally:
             await _settle(session, suites)
 
-    async def _clean_up(self, shell: Shell, directory_is_here: bool) -> None:
+    async def _clean_up(self, shell: Shell) -> None:
         """Remove what was put on the device and end the loop that ran there, as far as the console still lets us."""
-        if directory_is_here:
-            shutil.rmtree(self._directory, ignore_errors=True)
         if shell.busy or self._interrupted:
             return
         deadline = asyncio.get_running_loop().time() + LEAVING_TIMEOUT

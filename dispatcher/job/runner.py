@@ -13,7 +13,7 @@ from dispatcher.console.transport import Transport
 from dispatcher.coordinator.client import EmbeddedClient
 from dispatcher.coordinator.journal.memory import MemoryJournal
 from dispatcher.coordinator.live import GRACE, LiveGroup, Notice
-from dispatcher.errors import JobTimeout, MultinodeError, OutputError, PluginError
+from dispatcher.errors import MultinodeError, OutputError, PluginError
 from dispatcher.group.events import Member
 from dispatcher.job.calls import Call
 from dispatcher.job.definition import Job
@@ -21,7 +21,7 @@ from dispatcher.job.devices import Device, Placement
 from dispatcher.job.hosts import Hosts
 from dispatcher.job.member import MemberRun, Seat
 from dispatcher.job.record import Observer, Record
-from dispatcher.job.results import JOB_SUITE, Case, write
+from dispatcher.job.results import Case, write
 
 PASSED, FAILED, BROKEN = 0, 1, 3
 
@@ -62,6 +62,7 @@ def seats(placements: Sequence[Placement], transports: Mapping[str, type[Transpo
             placement.device,
             _transport(placement.device, transports[placement.device.transport]),
             placement.role.environment,
+            placement.role.essential,
         )
         for number, placement in enumerate(placements)
     ]
@@ -127,16 +128,20 @@ async def run(
 
 
 async def _run_all(runs: Sequence[MemberRun], limit: float) -> None:
-    """Run all members to their end, or to the job's time limit."""
-    tasks = [asyncio.ensure_future(run.run()) for run in runs]
+    """Run all members to their end, to the job's time limit, or until an essential one fails."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + limit
+    tasks = {asyncio.ensure_future(run.run()): run for run in runs}
+    running = set(tasks)
     try:
-        _done, late = await asyncio.wait(tasks, timeout=limit)
-        for run, task in zip(runs, tasks, strict=True):
-            if task in late:
-                reason = f"the job timed out after {limit:g} s"
-                run.failure = JobTimeout(reason, where=run.seat.device.name)
-                run.results.abandon_run(reason)
-                run.results.add(JOB_SUITE, "job", "fail", reason=reason)
+        while running:
+            left = max(0.0, deadline - loop.time())
+            done, running = await asyncio.wait(running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            reason = _why_to_end([tasks[task] for task in done], limit)
+            if reason is not None:
+                for task in running:
+                    tasks[task].end(reason)
+                break
     finally:
         for task in tasks:
             task.cancel()
@@ -144,6 +149,14 @@ async def _run_all(runs: Sequence[MemberRun], limit: float) -> None:
         for task in tasks:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
+
+
+def _why_to_end(ended: Sequence[MemberRun], limit: float) -> str | None:
+    """Why the members that still run are to end now, or None. ``ended`` is empty where the time limit has passed."""
+    if not ended:
+        return f"the job timed out after {limit:g} s"
+    lost = [run for run in ended if run.seat.essential and run.failure is not None]
+    return f"the essential member {lost[0].seat.member} has failed: {lost[0].failure}" if lost else None
 
 
 def _outcome(runs: Sequence[MemberRun], members: Sequence[Member]) -> Outcome:

@@ -75,7 +75,7 @@ devices:
 
 
 BROKEN_CONSOLES = {
-    "does not exist": (broken_device("no-such-program"), "bad: there is no program 'no-such-program'"),
+    "does not exist": (broken_device("no-such-program"), "bad: the program 'no-such-program' is not found"),
     "closes at once": (broken_device("sh -c 'exit 7'"), "bad: 'sh' ended with status 7"),
     "is killed": (broken_device("sh -c 'kill -9 $$'"), "bad: 'sh' was ended by SIGKILL"),
     "prints rubbish for ever": (

@@ -268,6 +268,11 @@ def test_sync_again_is_a_new_barrier(scene: Scene) -> None:
     assert scene.group.satisfied(again)
 
 
+def test_nobody_is_in_a_round_before_the_one_before_it_has_closed(scene: Scene) -> None:
+    scene.sync(CLIENT, "go")
+    assert scene.group.missing(Need(CLIENT, Kind.SYNC, "go", round=2)) == MEMBERS
+
+
 def test_sync_may_be_used_in_a_loop(scene: Scene) -> None:
     for round_ in range(1, 20):
         assert {need.round for need in sync_all(scene, "loop")} == {round_}

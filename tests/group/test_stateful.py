@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -100,19 +101,17 @@ class Model:
 
     def stuck(self, needs: list[Need]) -> set[Need]:
         """Try every set of members; the union of those that hold each other holds itself."""
-        callers = {n.member for n in needs if not n.background and self.presence(n.member) != "left"}
+        able = {member.id for member in self.members if self.presence(member.id) != "left"}
+        missing = {need: self.missing(need) for need in needs}
+        free = {need.member for need in needs if not missing[need] or self.hopeless(need)}
+        callers = {need.member for need in needs if not need.background} & able - free
         held: set[str] = set()
         for size in range(1, len(callers) + 1):
-            for several in itertools.combinations(sorted(callers), size):
-                if all(self._held(need, set(several)) for need in needs if need.member in several):
-                    held |= set(several)
+            for several in map(set, itertools.combinations(callers, size)):
+                theirs = [need for need in needs if need.member in several]
+                if all(able <= several if n.kind is Kind.WAIT else missing[n] & several for n in theirs):
+                    held |= several
         return {need for need in needs if need.member in held and not need.background}
-
-    def _held(self, need: Need, by: set[str]) -> bool:
-        if self.satisfied(need) or self.hopeless(need):
-            return False
-        able = {member.id for member in self.members if self.presence(member.id) != "left"}
-        return able <= by if need.kind is Kind.WAIT else bool(self.missing(need) & by)
 
 
 def with_help(model: Model, need: Need) -> bool:
@@ -138,19 +137,23 @@ def picture(group: Rendezvous, calls: dict[str, Need]) -> list[object]:
 
 
 WHO = st.integers(0, 4)
+WHICH = st.integers(0, 99)
 
 
 class Groups(RuleBasedStateMachine):
     """One group, and every call that was made in it, asked about after every step."""
 
-    @initialize(roles=st.lists(st.sampled_from(ROLES), min_size=1, max_size=5), late=st.sets(WHO, max_size=2))
-    def begin(self, roles: list[str], late: set[int]) -> None:
+    @initialize(
+        roles=st.sampled_from((3, 2, 4, 5, 1)).flatmap(lambda size: st.tuples(*[st.sampled_from(ROLES)] * size)),
+        late=st.sets(WHO, max_size=2),
+    )
+    def begin(self, roles: tuple[str, ...], late: set[int]) -> None:
         self.model = Model(tuple(Member(str(100 + number), role) for number, role in enumerate(roles)))
         self.group = Rendezvous(self.model.members)
         self.numbers = itertools.count()
         self.calls: dict[str, Need] = {}
         self.settled: dict[str, Outcome] = {}
-        self.doomed: dict[str, Need] = {}
+        self.doomed: set[Need] = set()
         for number in set(range(len(roles))) - late:
             self.submit(Joined(self.request(), self.member(number)))
 
@@ -181,17 +184,20 @@ class Groups(RuleBasedStateMachine):
         if isinstance(event, Joined) and self.model.presence(event.member) == "left":
             self.doomed.clear()
         if isinstance(event, Sent | Synced):
-            for request, need in list(self.doomed.items()):
-                if need.member == event.member and need.kind is Kind.WAIT:
-                    del self.doomed[request]
-
-    @rule(who=WHO)
-    def join(self, who: int) -> None:
-        self.submit(Joined(self.request(), self.member(who)))
+            acted_itself = {n for n in self.doomed if n.member == event.member and n.kind is Kind.WAIT}
+            self.doomed -= acted_itself
 
     @rule(who=WHO, reason=st.sampled_from(("test ended", "console lost")))
-    def leave(self, who: int, reason: str) -> None:
-        self.submit(Left(self.request(), self.member(who), reason))
+    def come_or_go(self, who: int, reason: str) -> None:
+        member = self.member(who)
+        here = self.model.presence(member) == "here"
+        self.submit(Left(self.request(), member, reason) if here else Joined(self.request(), member))
+
+    @rule(who=WHO)
+    def come_twice_or_go_twice(self, who: int) -> None:
+        member = self.member(who)
+        here = self.model.presence(member) == "here"
+        self.submit(Joined(self.request(), member) if here else Left(self.request(), member, "console lost"))
 
     @rule(who=WHO, message_id=IDS, data=DATA)
     def send(self, who: int, message_id: str, data: tuple[tuple[str, str], ...]) -> None:
@@ -205,10 +211,14 @@ class Groups(RuleBasedStateMachine):
             assert self.group.sync_round(member, message_id) == number
             self.calls[request] = Need(member, Kind.SYNC, message_id, round=number)
 
-    @rule(message_id=IDS)
-    def sync_everybody(self, message_id: str) -> None:
-        for who in range(len(self.model.members)):
-            self.sync(who, message_id)
+    @rule(message_id=IDS, first=WHO, send=st.booleans())
+    def everybody(self, message_id: str, first: int, send: bool) -> None:
+        """From any member on, all in turn do one thing."""
+        for who in range(first, first + len(self.model.members)):
+            if send:
+                self.send(who, message_id, (("by", str(who)),))
+            else:
+                self.sync(who, message_id)
 
     @rule(who=WHO, message_id=IDS, background=st.booleans())
     def wait(self, who: int, message_id: str, background: bool) -> None:
@@ -220,36 +230,37 @@ class Groups(RuleBasedStateMachine):
         self.calls[self.request()] = need
 
     @precondition(lambda self: self.calls)
-    @rule(data=st.data())
-    def fail(self, data: st.DataObject) -> None:
-        request = data.draw(st.sampled_from(sorted(self.calls)))
+    @rule(which=WHICH)
+    def fail(self, which: int) -> None:
+        request = sorted(self.calls)[which % len(self.calls)]
         self.submit(WaitFailed(request, self.calls[request].member, "timed out"))
 
     @precondition(lambda self: self.model.log)
-    @rule(data=st.data())
-    def repeat(self, data: st.DataObject) -> None:
-        event = data.draw(st.sampled_from(self.model.log))
-        assert self.submit(event) is False
+    @rule(which=WHICH)
+    def repeat(self, which: int) -> None:
+        assert self.submit(self.model.log[which % len(self.model.log)]) is False
 
     @precondition(lambda self: self.model.log)
-    @rule(data=st.data(), who=WHO)
-    def use_a_request_again(self, data: st.DataObject, who: int) -> None:
-        request = data.draw(st.sampled_from(self.model.log)).request
-        member = self.member(who)
-        acts = (Joined(request, member), Sent(request, member, "x"), Synced(request, member, "y"))
-        self.submit(data.draw(st.sampled_from((*acts, WaitFailed(request, member, "why")))))
+    @rule(which=WHICH, who=WHO, kind=st.sampled_from((Joined, Sent, Synced, WaitFailed)))
+    def use_a_request_again(self, which: int, who: int, kind: type[Event]) -> None:
+        request, member = self.model.log[which % len(self.model.log)].request, self.member(who)
+        self.submit(Joined(request, member) if kind is Joined else kind(request, member, "x"))
 
     @invariant()
     def nobody_is_released_early_and_nobody_who_may_go_stays(self) -> None:
-        for request, need in self.calls.items():
+        roles = {None, *(member.role for member in self.model.members)}
+        for need in set(self.calls.values()):
             missing = self.model.missing(need)
             assert self.group.satisfied(need) is not bool(missing)
-            known_role = need.role in (None, *(member.role for member in self.model.members))
-            expected = [member for member in self.model.members if member.id in missing and known_role]
+            expected = [member for member in self.model.members if member.id in missing and need.role in roles]
             assert list(self.group.missing(need)) == expected
+
+    @invariant()
+    def what_came_first_decides(self) -> None:
+        for request, need in self.calls.items():
             if request not in self.settled and self.model.failed(request):
                 self.settled[request] = Outcome.FAILED
-            if request not in self.settled and not missing:
+            if request not in self.settled and not self.model.missing(need):
                 self.settled[request] = Outcome.SATISFIED
             assert self.group.outcome(request, need) is self.settled.get(request, Outcome.OPEN)
 
@@ -261,13 +272,13 @@ class Groups(RuleBasedStateMachine):
 
     @invariant()
     def what_is_impossible_stays_so(self) -> None:
-        for request, need in self.calls.items():
+        for need in set(self.calls.values()):
             reason = self.group.impossible(need)
             assert (reason is not None) is self.model.hopeless(need)
-            assert reason is None or "\n" not in reason
             if reason is not None:
-                self.doomed[request] = need
-        assert not any(self.group.satisfied(need) for need in self.doomed.values())
+                assert "\n" not in reason
+                self.doomed.add(need)
+        assert not any(self.group.satisfied(need) for need in self.doomed)
 
     @invariant()
     def the_stuck_are_the_largest_set_that_holds_itself(self) -> None:
@@ -308,3 +319,37 @@ TestGroups.settings = settings(
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_a_walk(seed: int) -> None:
+    """A group in which much happens: Hypothesis tries odd corners, and seldom many different calls in one run."""
+    chance = random.Random(seed)
+    groups = Groups()
+    size = chance.choice((2, 3, 3, 4, 4, 5))
+    groups.begin(tuple(chance.choice(ROLES) for _ in range(size)), {chance.randrange(10)})
+    for _ in range(chance.randrange(10, 50)):
+        who, which, name = chance.randrange(size), chance.randrange(100), chance.choice("xy")
+        pairs = tuple((chance.choice("abc"), chance.choice("12")) for _ in range(chance.randrange(3)))
+        role = chance.choice((None, *ROLES))
+        steps = [
+            (2, groups.come_or_go, (who, "test ended")),
+            (5, groups.send, (who, name, pairs)),
+            (5, groups.sync, (who, name)),
+            (1, groups.everybody, (name, who, chance.random() < 0.5)),
+            (3, groups.wait, (who, name, chance.random() < 0.2)),
+            (4, groups.wait_all, (who, name, role, chance.random() < 0.2)),
+        ]
+        if groups.calls:
+            steps.append((2, groups.fail, (which,)))
+        if groups.model.log:
+            kind = chance.choice((Joined, Sent, Synced, WaitFailed))
+            steps += [(2, groups.repeat, (which,)), (1, groups.use_a_request_again, (which, who, kind))]
+        _weight, act, arguments = chance.choices(steps, [step[0] for step in steps])[0]
+        act(*arguments)
+        groups.nobody_is_released_early_and_nobody_who_may_go_stays()
+        groups.what_came_first_decides()
+        groups.answers_carry_what_was_sent_in_order()
+        groups.what_is_impossible_stays_so()
+        groups.the_stuck_are_the_largest_set_that_holds_itself()
+    groups.teardown()

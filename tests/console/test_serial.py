@@ -1,0 +1,427 @@
+"""The serial transport: ports by path and by URL, their lines, their errors, and no thread left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+import termios
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import serial
+import serial.rfc2217
+from console_harness import opened, run, soon
+
+from dispatcher.console.serial import SerialTransport
+from dispatcher.errors import ConsoleClosed, ConsoleError, UserError
+
+
+def transport(port: str, **options: Any) -> SerialTransport:
+    return SerialTransport("board", {"serial": port, **options})
+
+
+class Wire:
+    """A pty whose slave is a UART by its path; the test holds the master."""
+
+    def __init__(self) -> None:
+        self.master, slave = os.openpty()
+        self.path = os.ttyname(slave)
+        self._slave: int | None = slave
+        os.set_blocking(self.master, False)
+
+    async def hear(self, size: int) -> bytes:
+        loop = asyncio.get_running_loop()
+        heard = b""
+        while len(heard) < size:
+            ready = loop.create_future()
+            loop.add_reader(self.master, ready.set_result, None)
+            await ready
+            loop.remove_reader(self.master)
+            heard += os.read(self.master, 65536)
+        return heard
+
+    def flags(self) -> list[Any]:
+        return termios.tcgetattr(self.master)
+
+    def close(self) -> None:
+        for descriptor in (self.master, self._slave):
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    wire = Wire()
+    yield wire
+    wire.close()
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        yield server
+
+
+def url(listener: socket.socket, scheme: str = "socket") -> str:
+    return f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
+
+
+async def accepted(listener: socket.socket) -> socket.socket:
+    board, _address = await asyncio.get_running_loop().sock_accept(listener)
+    board.setblocking(False)
+    return board
+
+
+def pattern(text: bytes) -> list[re.Pattern[bytes]]:
+    return [re.compile(text)]
+
+
+# --- options ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"serial": ""}, "board: console serial is empty"),
+        ({"baudrate": "fast"}, "board: baudrate 'fast' is not a number of bits a second"),
+        ({"baudrate": "115200"}, "board: baudrate '115200' is not a number"),
+        ({"baudrate": True}, "board: baudrate True is not a number"),
+        ({"baudrate": 0}, "board: baudrate 0 is not a number"),
+        ({"baudrate": -9600}, "board: baudrate -9600 is not a number"),
+        ({"baudrate": 10**12}, "board: baudrate 1000000000000 is not a number"),
+        ({"rtscts": "yes"}, "board: rtscts 'yes' is neither true nor false"),
+        ({"xonxoff": 1}, "board: xonxoff 1 is neither true nor false"),
+        ({"dtr": "low"}, "board: dtr 'low' is neither true nor false"),
+        ({"rts": 0}, "board: rts 0 is neither true nor false"),
+        ({"hupcl": "no"}, "board: hupcl 'no' is neither true nor false"),
+        ({"serial": "loop://", "hupcl": True}, "board: hupcl cannot be set on loop://"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        transport(**{"port": "/dev/ttyS0"} | {"port" if key == "serial" else key: v for key, v in options.items()})
+    assert str(raised.value).startswith(message)
+
+
+def test_every_option_is_explained() -> None:
+    assert list(SerialTransport.OPTIONS) == ["serial", "baudrate", "rtscts", "xonxoff", "dtr", "rts", "hupcl"]
+
+
+# --- a path ----------------------------------------------------------------------------------------------------
+
+
+def test_a_port_is_read_written_and_released(wire: Wire, tmp_path: Path) -> None:
+    everything = bytes(range(256))
+
+    async def test() -> None:
+        async with opened(transport(wire.path), tmp_path / "log") as console:
+            os.write(wire.master, everything + b"login: ")
+            await console.expect(pattern(b"login: "), soon())
+            sending = asyncio.ensure_future(console.send(everything * 1000))
+            assert await wire.hear(256_000) == everything * 1000
+            await sending
+
+    run(test())
+    assert (tmp_path / "log").read_bytes() == everything + b"login: "
+
+
+def test_a_port_is_set_up_as_it_was_asked_for(wire: Wire) -> None:
+    async def test() -> None:
+        async with opened(transport(wire.path, baudrate=9600, xonxoff=True, rtscts=True, hupcl=True)):
+            iflag, oflag, cflag, lflag, _ispeed, ospeed, _cc = wire.flags()
+            assert ospeed == termios.B9600
+            assert iflag & termios.IXON
+            assert cflag & termios.CRTSCTS
+            assert cflag & termios.HUPCL
+            assert not lflag & (termios.ICANON | termios.ECHO | termios.ISIG)
+            assert not oflag & termios.OPOST
+        async with opened(transport(wire.path, hupcl=False)):
+            assert not wire.flags()[2] & (termios.HUPCL | termios.CRTSCTS)
+            assert wire.flags()[5] == termios.B115200
+        async with opened(transport(wire.path)):
+            assert not wire.flags()[2] & termios.HUPCL
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("options", "set_to"),
+    [
+        ({}, []),
+        ({"dtr": True}, [("dtr", True)]),
+        ({"dtr": False, "rts": False}, [("dtr", False), ("rts", False)]),
+        ({"rts": True}, [("rts", True)]),
+    ],
+)
+def test_only_the_lines_that_are_named_are_touched(
+    options: dict[str, Any], set_to: list[tuple[str, bool]], wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touched: list[tuple[str, bool]] = []
+    monkeypatch.setattr(serial.Serial, "_update_dtr_state", lambda port: touched.append(("dtr", port._dtr_state)))
+    monkeypatch.setattr(serial.Serial, "_update_rts_state", lambda port: touched.append(("rts", port._rts_state)))
+
+    async def test() -> None:
+        async with opened(transport(wire.path, **options)):
+            pass
+
+    run(test())
+    assert touched == set_to
+
+
+def test_nothing_to_read_is_not_the_end(wire: Wire) -> None:
+    """Somebody else took it: a tty that is not told to wait for a byte then reads nothing, as it does at its end."""
+
+    async def test() -> None:
+        async with opened(transport(wire.path)) as console:
+            assert console._readable() is False
+            assert not console._ended.is_set()
+            os.write(wire.master, b"still here")
+            await console.expect(pattern(b"still here"), soon())
+
+    run(test())
+
+
+def test_a_port_that_another_has_is_refused(wire: Wire) -> None:
+    async def test() -> None:
+        async with opened(transport(wire.path)):
+            with pytest.raises(ConsoleError, match=f"^board: cannot open {wire.path}: another program uses it\n"):
+                async with opened(transport(wire.path)):
+                    pass
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/dev/ttyUSB99", "board: cannot open /dev/ttyUSB99: there is no such file\n  see console: serial:"),
+        ("/dev/null", "board: cannot open /dev/null: Could not configure port"),
+        ("/etc/passwd", "board: cannot open /etc/passwd: Could not configure port"),
+        ("/etc", "board: cannot open /etc: Is a directory"),
+        ("/dev/tty\0S0", "board: cannot open /dev/tty\0S0: embedded null byte"),
+    ],
+)
+def test_a_port_that_cannot_be_opened_is_named(path: str, message: str) -> None:
+    async def test() -> None:
+        with pytest.raises(ConsoleError) as raised:
+            async with opened(transport(path)):
+                pass
+        assert str(raised.value).startswith(message)
+
+    run(test())
+
+
+def test_a_port_that_is_not_ours_says_which_group(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_port: object) -> None:
+        raise serial.SerialException(13, "could not open port: [Errno 13] Permission denied")
+
+    monkeypatch.setattr(serial.Serial, "open", refuse)
+
+    async def test() -> None:
+        with pytest.raises(ConsoleError, match=r"permission denied\n.*dialout"):
+            async with opened(transport(wire.path)):
+                pass
+
+    run(test())
+
+
+def test_an_unplugged_port_is_told() -> None:
+    async def test() -> None:
+        wire = Wire()
+        async with opened(transport(wire.path)) as console:
+            wire.close()
+            assert str(await console.ended()) == f"board: {wire.path} hung up"
+
+    run(test())
+
+
+def test_closing_does_not_wait_for_a_line_that_stands_still(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed = []
+    monkeypatch.setattr(termios, "tcflush", lambda descriptor, queue: flushed.append(queue))
+
+    async def test() -> None:
+        async with opened(transport(wire.path)):
+            flushed.clear()
+        assert flushed == [termios.TCOFLUSH]
+
+    run(test())
+
+
+# --- a URL -----------------------------------------------------------------------------------------------------
+
+
+def test_a_socket_is_read_written_and_closed(listener: socket.socket, tmp_path: Path) -> None:
+    data = os.urandom(1 << 20)
+
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+        async with opened(transport(url(listener)), tmp_path / "log") as console:
+            board = await accepted(listener)
+            # At once, while the other end may still be opening its port.
+            sending = asyncio.gather(console.send(data), loop.sock_sendall(board, data + b"login: "))
+            heard = b""
+            while len(heard) < len(data):
+                heard += await loop.sock_recv(board, 65536)
+            assert heard == data
+            await console.expect(pattern(b"login: "), soon())
+            await sending
+        assert await loop.sock_recv(board, 1) == b""
+        board.close()
+
+    run(test())
+    assert (tmp_path / "log").read_bytes() == data + b"login: "
+
+
+def test_a_socket_that_ends_is_told(listener: socket.socket) -> None:
+    async def test() -> None:
+        async with opened(transport(url(listener))) as console:
+            board = await accepted(listener)
+            board.send(b"last words")
+            board.close()
+            assert str(await console.ended()) == f"board: {url(listener)} ended: read failed: socket disconnected"
+            await console.expect(pattern(b"last words"), soon())
+            with pytest.raises(ConsoleClosed):
+                await console.send(b"x")
+
+    run(test())
+
+
+def test_opening_a_url_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pyserial waits up to 5 s for a socket, and for rfc2217:// as long again: the other consoles are to be read."""
+    may_open = threading.Event()
+    open_port = serial.serial_for_url
+
+    def slowly(*args: Any, **options: Any) -> serial.Serial:
+        may_open.wait()
+        return open_port(*args, **options)
+
+    monkeypatch.setattr(serial, "serial_for_url", slowly)
+
+    async def test() -> None:
+        async with opened(transport("loop://")) as console:
+            await console.send(b"typed before it is open")
+            may_open.set()
+            await console.expect(pattern(b"typed before it is open"), soon())
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("nonsense://x", "board: cannot open nonsense://x: invalid URL, protocol 'nonsense' not known"),
+        ("socket://127.0.0.1", "board: cannot open socket://127.0.0.1: "),
+        ("socket://127.0.0.1:99999", "board: cannot open socket://127.0.0.1:99999: "),
+        ("loop://?logging=loud", "board: cannot open loop://?logging=loud: "),
+    ],
+)
+def test_a_url_that_cannot_be_opened_ends_the_console_with_the_reason(address: str, message: str) -> None:
+    async def test() -> None:
+        async with opened(transport(address)) as console:
+            with pytest.raises(ConsoleClosed) as raised:
+                await console.expect(pattern(b"x"), soon())
+            assert str(raised.value).startswith(message)
+
+    run(test())
+
+
+def test_a_refused_connection_is_told_once(listener: socket.socket) -> None:
+    address = url(listener)
+    listener.close()
+
+    async def test() -> None:
+        async with opened(transport(address)) as console:
+            assert str(await console.ended()) == f"board: cannot open {address}: Connection refused"
+
+    run(test())
+
+
+def test_a_port_without_a_descriptor_is_relayed_and_leaves_no_thread() -> None:
+    data = os.urandom(3000)
+    before = threading.active_count()
+
+    async def test() -> None:
+        async with opened(transport("loop://")) as console:
+            await console.send(data + b"end.")
+            await console.expect(pattern(b"end[.]$"), soon())
+            assert threading.active_count() > before
+
+    run(test())
+
+
+def test_a_relay_whose_port_fails_while_it_is_written_to_ends_the_console(monkeypatch: pytest.MonkeyPatch) -> None:
+    from serial.urlhandler import protocol_loop
+
+    def broken(_port: object, _data: bytes) -> int:
+        raise serial.SerialException("connection failed (socket error)")
+
+    monkeypatch.setattr(protocol_loop.Serial, "write", broken)
+
+    async def test() -> None:
+        async with opened(transport("loop://")) as console:
+            await console.send(b"x")
+            assert str(await console.ended()) == "board: loop:// ended: connection failed (socket error)"
+
+    run(test())
+
+
+def test_a_relay_that_nobody_reads_is_closed_all_the_same(listener: socket.socket) -> None:
+    """Its threads stand in the middle of a write, both ways."""
+
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+        async with opened(transport(url(listener))) as console:
+            board = await accepted(listener)
+            loop.remove_reader(console._spawn.child_fd)  # type: ignore[union-attr]
+            writing = [
+                asyncio.ensure_future(console.send(bytes(20_000_000))),
+                asyncio.ensure_future(loop.sock_sendall(board, bytes(20_000_000))),
+            ]
+            done, _pending = await asyncio.wait(writing, timeout=0.3)
+            assert not done
+            await console.close()
+            with pytest.raises(ConsoleClosed):
+                await writing[0]
+            with pytest.raises(OSError, match=r"reset|pipe"):
+                await writing[1]
+            board.close()
+
+    run(test())
+
+
+@pytest.mark.filterwarnings("ignore:set(Daemon|Name)")  # pyserial 3.5 uses what Python 3.10 deprecated
+def test_a_port_behind_rfc2217(listener: socket.socket) -> None:
+    """pyserial's own server, with a looped port behind it."""
+
+    def serve() -> None:
+        listener.setblocking(True)
+        connection, _address = listener.accept()
+        port = serial.serial_for_url("loop://", timeout=0)
+
+        class Connection:
+            write = staticmethod(connection.sendall)
+
+        manager = serial.rfc2217.PortManager(port, Connection())
+        with contextlib.closing(connection), contextlib.suppress(OSError):
+            while data := connection.recv(1024):
+                port.write(b"".join(manager.filter(data)))
+                if echo := port.read(port.in_waiting):
+                    connection.sendall(b"".join(manager.escape(echo)))
+        port.close()
+
+    async def test() -> None:
+        async with opened(transport(url(listener, "rfc2217"), baudrate=9600)) as console:
+            await console.send(b"typed \xff end.")
+            await console.expect(pattern(b"typed \xff end[.]"), soon())
+
+    server = threading.Thread(target=serve)
+    server.start()
+    run(test())
+    server.join()

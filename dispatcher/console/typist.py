@@ -38,12 +38,14 @@ class Pace:
     """Which pause costs least: its own time for a frame, and that of the frames that get lost with it.
 
     The loss is learned for each pause by itself. What was learned of the others fades, so that they are tried again
-    now and then: less, the more often they have failed.
+    now and then: less, the more often they have failed. A frame that is lost again and again gets longer ones each
+    time, whatever was learned: the device waits twice as long before it asks again.
     """
 
     def __init__(self) -> None:
         self._loss = [0.0] * len(PAUSES)
         self._choice = 0
+        self._lost_in_a_row = 0
 
     @property
     def pause(self) -> float:
@@ -57,7 +59,9 @@ class Pace:
                 self._loss[choice] = loss * _FADING
             else:
                 self._loss[choice] += _WEIGHT * ((not arrived) - loss)
-        self._choice = min(range(len(PAUSES)), key=self._cost)
+        self._lost_in_a_row = 0 if arrived else self._lost_in_a_row + 1
+        longest = len(PAUSES) - 1
+        self._choice = max(min(range(len(PAUSES)), key=self._cost), min(self._lost_in_a_row, longest))
 
     def _cost(self, choice: int) -> float:
         return PAUSES[choice] * _FRAME_PIECES + self._loss[choice] * RESEND

@@ -84,7 +84,8 @@ class Link:
 
     :ivar typed: bytes to type, in order; whoever types them takes them away.
     :ivar heard: how many frames have come.
-    :ivar repeats: how often the device had to repeat itself so far; a growing number says that the line loses bytes.
+    :ivar repeats: how often the device repeated itself, because it had not heard what it was told; a growing number
+        says that the line to it loses bytes.
     """
 
     def __init__(self) -> None:
@@ -193,7 +194,8 @@ class Link:
         self._events.append(Request(message.verb, message.args, frame.offset, call.id, message.options))
 
     def _hold(self, call: _Call, frame: Up | None, _now: float) -> None:
-        self.repeats += frame is not None and call.state is State.ASKED
+        # While it is being done the device has heard nothing yet that could be lost, and a held call asks anyway.
+        self.repeats += frame is not None and call.state is State.HELD and not frame.text.startswith(b"+")
         call.state = State.HELD
         call.was_held = True
         call.due = None

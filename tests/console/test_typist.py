@@ -35,6 +35,12 @@ def test_a_device_that_loses_what_comes_too_fast_gets_its_pauses(needed: float) 
     assert late < early < 60, "it fails less and less"
 
 
+@pytest.mark.parametrize("needed", PAUSES)
+def test_a_frame_is_not_lost_many_times_in_a_row(needed: float) -> None:
+    taken = pauses(lambda pause: pause >= needed, 10)
+    assert taken.index(needed) <= PAUSES.index(needed)
+
+
 def test_a_device_that_takes_everything_again_is_typed_at_without_pauses_again() -> None:
     pace = Pace()
     pauses(lambda pause: pause >= 0.005, 100, pace)

@@ -98,6 +98,18 @@ def test_a_call_that_waits_is_told_to_hold_and_gets_its_answer_until_it_confirms
     assert board.link.due() is None
 
 
+def test_only_what_did_not_arrive_counts_as_repeated(board: Board) -> None:
+    board.say(b"WAIT x")
+    board.say(b"WAIT x")
+    assert board.typed() == [("HOLD", 0)]
+    assert board.link.repeats == 0, "the answer was late, not lost"
+    board.say(b"+ASK")
+    assert board.link.repeats == 0, "a held call asks now and then"
+    board.say(b"WAIT x")
+    assert board.link.repeats == 1, "HOLD was lost"
+    assert board.link.heard == 4
+
+
 def test_nobody_is_typed_at_who_has_not_asked_for_long(board: Board) -> None:
     board.say(b"WAIT x")
     board.wait(HOLD_AFTER)

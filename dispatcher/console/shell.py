@@ -58,7 +58,8 @@ _LOOP = (
     '*)eval "$_h";_s=$?;;esac;};_a $_s;done'
 )
 
-_LEAVE = '_a 0;stty "$_t" 2>/dev/null;exit'
+# The first bytes typed at a console are often lost, the # too: no shell but the loop's may end itself for that.
+_LEAVE = 'case $_k in mn*)_a 0;stty "$_t" 2>/dev/null;exit;;esac'
 RELEASE: Final = f"#0- {_LEAVE} #0- {_LEAVE}\n".encode("ascii")
 """A line that ends any such loop, one that an earlier run has left behind too; a comment at a prompt."""
 

@@ -644,3 +644,13 @@ def test_abandoning_stops_a_test_and_ends_the_loop(tmp_path: Path) -> None:
             await shell.console.expect([re.compile(b"back")], soon())
 
     run(test())
+
+
+@pytest.mark.parametrize("missing", range(1, 20))
+def test_a_release_whose_beginning_is_lost_ends_no_other_shell(missing: int) -> None:
+    async def test() -> None:
+        async with opened("sh") as console:
+            await console.send(RELEASE[missing:] + b"echo sti''ll-here\n")
+            await console.expect([re.compile(rb"still-here")], soon())
+
+    run(test())

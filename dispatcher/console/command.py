@@ -53,7 +53,13 @@ class _Family:
         return {**os.environ, "TERM": "dumb", MARK: self._mark}
 
     def members(self) -> set[int]:
-        """Those that still run."""
+        """Those that still run.
+
+        It looks twice before it says that there are none: a process may fork and end while it is being looked at.
+        """
+        return self._look() or self._look()
+
+    def _look(self) -> set[int]:
         pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
         return {pid for pid in pids if self._holds(pid)}
 

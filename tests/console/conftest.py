@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import threading
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from console_harness import INTERACTIVE, SHELLS, installed
+from console_harness import INTERACTIVE, SHELLS, children, installed
 
 from dispatcher.console import shell
 
@@ -25,14 +24,6 @@ def _descriptors() -> set[tuple[str, str]]:
     return found
 
 
-def _children() -> set[int]:
-    found: set[int] = set()
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(OSError):  # a thread that has just ended
-            found.update(map(int, (task / "children").read_text().split()))
-    return found
-
-
 @pytest.fixture(autouse=True, scope="session")
 def _quick_collections() -> Iterator[None]:
     """What was there before the tests need not be searched for garbage after each."""
@@ -44,10 +35,10 @@ def _quick_collections() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
-    descriptors, threads, children = _descriptors(), set(threading.enumerate()), _children()
+    descriptors, threads, processes = _descriptors(), set(threading.enumerate()), children()
     yield
     gc.collect()
-    assert _children() <= children, "a process is left, or a zombie"
+    assert children() <= processes, "a process is left, or a zombie"
     assert set(threading.enumerate()) <= threads
     assert _descriptors() <= descriptors
 

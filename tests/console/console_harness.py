@@ -234,3 +234,12 @@ async def opened(transport: Transport | str, log: Path = Path(os.devnull), **opt
 
 def installed(shell: str) -> bool:
     return shutil.which(shell.split(maxsplit=1)[0]) is not None
+
+
+def children() -> set[int]:
+    """This process's children, zombies among them."""
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            found.update(map(int, (task / "children").read_text().split()))
+    return found

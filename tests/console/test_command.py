@@ -11,9 +11,10 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
-from console_harness import opened, run, soon
+from console_harness import children, opened, run, soon
 
 from dispatcher.console import command
 from dispatcher.console.command import CommandTransport
@@ -91,7 +92,9 @@ def test_a_program_that_the_kernel_does_not_run_is_told_and_leaves_nothing(tmp_p
         with pytest.raises(ConsoleError, match=r"^board: cannot start '.*/program': .*Exec format error"):
             async with opened(str(program)):
                 pass
+        assert children() == before  # at once, not only after some later collection
 
+    before = children()
     run(test())
 
 
@@ -248,6 +251,19 @@ def test_closing_ends_every_process_of_the_session(script: str, monkeypatch: pyt
     run(test())
 
 
+def test_a_stopped_program_is_told_to_end(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text(f"trap 'echo told >{tmp_path}/file; exit' TERM; echo $$; kill -STOP $$; exit 1\n")
+
+    async def test() -> None:
+        # Not the session's leader, nor a child that loses its parent: those the kernel itself has go on.
+        async with opened(f"sh -c 'trap \"\" HUP; trap : TERM; sh {script}; exit'") as console:
+            await line(console, rb"\d+\r\n")
+
+    run(test())
+    assert (tmp_path / "file").read_text() == "told\n"
+
+
 def test_closing_ends_a_program_that_forks_while_it_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "HANGUP_GRACE", 0.1)
 
@@ -299,12 +315,15 @@ def test_closing_never_closes_a_descriptor_twice() -> None:
 
     async def test() -> None:
         async with opened("true") as console:
-            descriptor = console._spawn.child_fd  # type: ignore[union-attr]
+            spawn: Any = console._spawn
+            descriptor = spawn.child_fd
             await console.ended()
+        assert spawn.closed
+        assert spawn.ptyproc.closed
         again = os.open("/dev/null", os.O_RDONLY)
         kept = [again, *(os.dup(again) for _ in range(20))]
         assert descriptor in kept
-        del console
+        del console, spawn
         gc.collect()
         for each in kept:
             os.close(each)

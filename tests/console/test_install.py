@@ -190,7 +190,7 @@ DAMAGE: dict[str, Noise] = {
     "lost": lost,
     "a byte": without(b"s"),
     "a changed byte": changed(b"first", b"fir5t"),
-    "a changed byte that makes a directive": changed(b"first of", b"first%%z"),
+    "a changed byte that makes a directive": changed(b"first of", b"first %z"),
     "the sign of a piece": changed(b"=", b"5"),
     "its number": changed(b"#", b"#9"),
     "the number of the next": lambda line: b"#%d" % (int(line[1 : line.index(b" ")]) + 1) + line[line.index(b" ") :],

@@ -48,8 +48,9 @@ def play(
         try:
             async with opened(board) as console:
                 await login(console, prompts=prompts, credentials=credentials, deadline=began + limit)
+                took = now() - began
                 await playing
-                return now() - began
+                return took
         finally:
             if playing.done():
                 playing.result()

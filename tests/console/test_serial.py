@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import socket
+import struct
 import termios
 import threading
 from collections.abc import Iterator
@@ -289,6 +290,21 @@ def test_a_socket_that_ends_is_told(listener: socket.socket) -> None:
             await console.expect(pattern(b"last words"), soon())
             with pytest.raises(ConsoleClosed):
                 await console.send(b"x")
+
+    run(test())
+
+
+def test_a_socket_that_is_reset_is_told_and_closed(listener: socket.socket) -> None:
+    """pyserial would leave it to the garbage collector, which complains."""
+
+    async def test() -> None:
+        async with opened(transport(url(listener))) as console:
+            board = await accepted(listener)
+            board.send(b"up")
+            await console.expect(pattern(b"up"), soon())
+            board.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            board.close()
+            assert str(await console.ended()) == f"board: {url(listener)} ended: Connection reset by peer"
 
     run(test())
 

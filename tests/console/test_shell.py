@@ -140,6 +140,7 @@ def test_what_a_test_sets_is_gone_after_it(shell_command: str) -> None:
         async with started("sh", shell_command) as shell:
             assert (await shell.run_test(f"{spoilt};stty raw echo;set -eu;false", Output())).status == 1
             assert (await shell.run("R='a b'", deadline=soon())).value == "a b"
+            assert re.search(r"[^-]icanon.* -echo ", (await shell.run("R=$(stty -a)", deadline=soon())).value)
             assert (await shell.run_test(". /no/such/file", Output())).status != 0
             assert (await shell.run_test("if", Output())).status != 0
             assert (await shell.run("R=alive", deadline=soon())).value == "alive"
@@ -330,6 +331,40 @@ def test_a_line_that_is_not_whole_is_sent_again_without_delay() -> None:
             transport.far.close()
 
     run(test(), jumping=True)
+
+
+def test_a_test_whose_line_is_not_whole_is_sent_again_without_delay() -> None:
+    async def test() -> None:
+        transport = PairTransport()
+        async with opened(transport) as console:
+            running = asyncio.ensure_future(Shell(console, b"mnkey").run_test("true", Output()))
+            began = now()
+            for _time in range(3):
+                assert await transport.hear_line() == b"#1 +true #1 +true\n"
+                await transport.say(b"\r\nmnkey 0 ?  mnkey 0 ? .\r\n")
+            await transport.hear_line()
+            assert now() == began
+            await transport.say(b"\r\nmnkey 1 0  mnkey 1 0 .\r\n")
+            assert (await running).status == 0
+            transport.far.close()
+
+    run(test(), jumping=True)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("damage", [lost, without(b"p"), changed(b"=", b"=="), changed(b"=", b"=9")])
+def test_a_piece_of_another_length_is_not_written(damage: Noise, tmp_path: Path) -> None:
+    hits = Hits((b" a piece", damage))
+
+    async def test() -> None:
+        async with started(BadLine("sh", typed=hits)) as shell:
+            await shell.run(f"F={tmp_path}/file", deadline=soon())
+            for piece in ("a piece ", "another\\012"):
+                assert (await shell.append(piece, deadline=soon(), doing="write")).status == 0
+
+    run(test())
+    assert not hits.left
+    assert (tmp_path / "file").read_text() == "a piece another\n"
 
 
 def test_silence_has_a_line_sent_again_less_and_less_often_until_the_deadline() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from dispatcher.cli import check, demo, plugins, run
+from dispatcher.cli import check, demo, plugins, replay, run
 from dispatcher.coordinator.live import GRACE
 
 
@@ -35,6 +35,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     command.add_argument("--qemu", action="store_true", help="on two QEMU guests instead")
     command.add_argument("--output", type=Path, metavar="DIR", help="keep the results and logs here")
     command.set_defaults(command=demo.command)
+
+    command = commands.add_parser("replay", parents=[common], help="decode a recorded console: frames, damage, results")
+    command.add_argument("file", type=Path, metavar="FILE", help="a console's log, such as consoles/1.log")
+    command.set_defaults(command=replay.command)
 
     command = commands.add_parser("plugins", parents=[common], help="what is loaded, from which distribution")
     command.set_defaults(command=plugins.command)

@@ -83,7 +83,7 @@ class Live:
 
     def _output(self, data: dict[str, Any]) -> str | None:
         text = data["text"]
-        if not self._verbose or "<LAVA_" in text or text.startswith("+ "):
+        if not self._verbose or "<LAVA_" in text or "<MN2 " in text or text.startswith("+ "):
             return None
         return f"| {text}"
 

@@ -38,6 +38,11 @@ class Conversation:
         self.typed: list[bytes] = []
 
     @property
+    def heard(self) -> int:
+        """How many frames of the device have come."""
+        return self._link.heard
+
+    @property
     def repeats(self) -> int:
         """How often the device had to repeat itself."""
         return self._link.repeats

@@ -77,14 +77,25 @@ class Decoder:
     def feed(self, data: bytes) -> list[Event]:
         """The events that these bytes complete, in the order of the bytes."""
         events: list[Event] = []
-        start = 0
+        start = self._skim(data, 0)
         while (end := data.find(b"\n", start)) >= 0:
             self._gather(data[start:end], events)
             self._end_line(events, consumed=1)
-            start = end + 1
+            start = self._skim(data, end + 1)
         if start < len(data):
             self._gather(data[start:], events)
         return events
+
+    def _skim(self, data: bytes, start: int) -> int:
+        """Pass over whole lines in which no marker begins, at one go; where what is to be looked at begins."""
+        if self._line or self._last or self._skipping or self._pending is not None:
+            return start
+        opening = data.find(_OPENING, start)
+        end = data.rfind(b"\n", start, opening if opening >= 0 else len(data)) + 1
+        if end <= start:
+            return start
+        self._line_offset += end - start
+        return end
 
     def finish(self) -> list[Event]:
         """The events of a last line that no line feed ended; for the end of a recording or of a console."""

@@ -34,6 +34,11 @@ ASK_INTERVAL: Final = 65.0
 CALLS_REMEMBERED: Final = 256
 """Calls of one console that are remembered, the open ones included; the oldest are forgotten first."""
 
+NEWS_BURST: Final = 256
+NEWS_RATE: Final = 500.0
+"""Frames of unknown calls that are heard at once, and each second in the long run. A device makes one call after the
+other, so this is more than it can ask for. What comes on top is not looked into; a call that is real repeats it."""
+
 ANSWERS_REMEMBERED: Final = 8 * 1024 * 1024
 """Bytes of answers that are kept to be given again."""
 
@@ -74,7 +79,7 @@ class _Call:
     current: int = 0
     size: int = 0
     asked: float = 0.0
-    due: float | None = None
+    due: float = 0.0
     patience: float = CONFIRM_AFTER
     was_held: bool = False
 
@@ -83,20 +88,30 @@ class Link:
     """Framing 2 on one console.
 
     :ivar typed: bytes to type, in order; whoever types them takes them away.
-    :ivar repeats: how often the device had to repeat itself so far; a growing number says that the line loses bytes.
+    :ivar heard: how many frames have come.
+    :ivar repeats: how often the device repeated itself, because it had not heard what it was told; a growing number
+        says that the line to it loses bytes.
     """
 
     def __init__(self) -> None:
         self.typed: list[bytes] = []
-        self.repeats = 0
+        self.heard = self.repeats = 0
         self._calls: OrderedDict[str, _Call] = OrderedDict()
+        self._finished: dict[str, None] = {}
+        self._timed: dict[str, _Call] = {}
         self._size = 0
+        self._news = _Allowance()
         self._events: list[Request | Damage] = []
 
     def receive(self, frame: Up, now: float) -> list[Request | Damage]:
         """Take a frame that has checked; what it asks for, if that is news."""
         self._events = []
+        self.heard += 1
         call = self._calls.get(frame.id)
+        if call is None and not self._news.take(now):
+            if self._news.just_spent:
+                self._events.append(Damage("too many calls at once", frame.id, frame.offset))
+            return self._events
         message = decode_message(frame.text) if frame.text.startswith(b"+") else None
         if message is not None:
             self._control(call, message, frame, now)
@@ -128,15 +143,15 @@ class Link:
 
     def tick(self, now: float) -> None:
         """Do what is due. Call it at :meth:`due` at the latest."""
-        for call in list(self._calls.values()):
-            if call.due is not None and call.due <= now:
-                call.due = None
+        for call in list(self._timed.values()):
+            if call.due <= now:
+                self._wake(call, None)
                 due = Input.UNCONFIRMED if call.state is State.ANSWERED else Input.WAITED
                 self._step(call, due, None, now)
 
     def due(self) -> float | None:
         """When :meth:`tick` has something to do, None for nothing."""
-        return min((call.due for call in self._calls.values() if call.due is not None), default=None)
+        return min((call.due for call in self._timed.values()), default=None)
 
     def waiting(self) -> list[str]:
         """The ids of calls that are being done."""
@@ -187,26 +202,28 @@ class Link:
             self._events.append(Damage("a message that checks makes no sense", call.id, frame.offset))
             self.answer(call.id, Kind.FAIL, b"the dispatcher cannot read this message", now)
             return
-        call.due = now + HOLD_AFTER
+        self._wake(call, now + HOLD_AFTER)
         self._events.append(Request(message.verb, message.args, frame.offset, call.id, message.options))
 
     def _hold(self, call: _Call, frame: Up | None, _now: float) -> None:
-        self.repeats += frame is not None and call.state is State.ASKED
+        # While it is being done the device has heard nothing yet that could be lost, and a held call asks anyway.
+        self.repeats += frame is not None and call.state is State.HELD and not frame.text.startswith(b"+")
         call.state = State.HELD
         call.was_held = True
-        call.due = None
+        self._wake(call, None)
         self._say(Down(call.id, Kind.HOLD))
 
     def _give(self, call: _Call, _frame: Up | None, now: float) -> None:
         """The answer is there: type its first frame, unless the call has not asked for so long that it must be dead."""
         call.state = State.ANSWERED
-        call.due = None
+        self._finished[call.id] = None
+        self._wake(call, None)
         if not call.was_held:
             self._say(call.frames[0])
         elif now - call.asked <= ASK_INTERVAL:
             self._say(call.frames[0])
             call.patience = CONFIRM_AFTER
-            call.due = now + call.patience
+            self._wake(call, now + call.patience)
 
     def _give_again(self, call: _Call, frame: Up | None, now: float) -> None:
         self.repeats += frame is not None
@@ -215,7 +232,7 @@ class Link:
         self._say(call.frames[call.current - 1])
         if call.was_held:
             call.patience *= 2
-            call.due = now + call.patience
+            self._wake(call, now + call.patience)
 
     def _give_next(self, call: _Call, frame: Up | None, now: float) -> None:
         message = decode_message(frame.text) if frame else None
@@ -226,15 +243,24 @@ class Link:
         call.current = int(wanted)
         self._say(call.frames[call.current - 1])
         call.patience = CONFIRM_AFTER
-        call.due = now + call.patience if call.was_held else None
+        self._wake(call, now + call.patience if call.was_held else None)
 
     def _close(self, call: _Call, _frame: Up | None, _now: float) -> None:
         call.state = State.CLOSED
-        call.due = None
+        self._finished[call.id] = None
+        self._wake(call, None)
         self._size -= call.size
         call.size = 0
         call.frames = []
         call.text.clear()
+
+    def _wake(self, call: _Call, when: float | None) -> None:
+        """Have :meth:`tick` look after a call then, or no more."""
+        if when is None:
+            self._timed.pop(call.id, None)
+        else:
+            call.due = when
+            self._timed[call.id] = call
 
     def _say(self, frame: Down) -> None:
         self.typed.append(encode_down(frame))
@@ -248,9 +274,34 @@ class Link:
     def _forget_old(self) -> None:
         """Keep to the limits: first the finished calls, oldest first, then the oldest of all."""
         while len(self._calls) > CALLS_REMEMBERED or self._size > ANSWERS_REMEMBERED:
-            finished = (c.id for c in self._calls.values() if c.state in {State.CLOSED, State.ANSWERED})
-            oldest = next(finished, None) or next(iter(self._calls))
+            oldest = next(iter(self._finished or self._calls))
+            self._finished.pop(oldest, None)
+            self._timed.pop(oldest, None)
             self._size -= self._calls.pop(oldest).size
+
+
+class _Allowance:
+    """How many calls may still be made now.
+
+    :ivar just_spent: whether :meth:`take` refused, for the first time since it last had plenty.
+    """
+
+    def __init__(self) -> None:
+        self.just_spent = False
+        self._left = float(NEWS_BURST)
+        self._at = 0.0
+        self._told = False
+
+    def take(self, now: float) -> bool:
+        """Take one, if there is one."""
+        self._left = min(NEWS_BURST, self._left + max(0.0, now - self._at) * NEWS_RATE)
+        self._at = now
+        self._told = self._told and self._left < NEWS_BURST
+        allowed = self._left >= 1
+        self._left -= allowed
+        self.just_spent = not allowed and not self._told
+        self._told = self._told or not allowed
+        return allowed
 
 
 Action = Callable[[Link, _Call, Up | None, float], None]

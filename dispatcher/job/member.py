@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import secrets
 import shutil
 import time
 import uuid
@@ -241,6 +242,7 @@ class MemberRun:
             console=console.value if console.value.startswith("/") else "",
             cache=self._cache,
             test_shell=device.lava_test_sh_cmd,
+            nonce=secrets.token_hex(2),
         )
         environment = overlay.environment(
             device.environment, self.seat.environment, {"LAVA_MULTI_NODE_CACHE": self._cache}

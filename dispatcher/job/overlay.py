@@ -79,7 +79,7 @@ def _install_script(definition: Definition, directory: str) -> bytes:
 
 
 def _script(lines: Iterable[str]) -> bytes:
-    return "".join(f"{line}\n" for line in lines).encode()
+    return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
 
 
 def _escaped(step: str) -> str:
@@ -101,8 +101,12 @@ def environment(*sources: Mapping[str, str]) -> bytes:
     return _script(f"export {line}" for line in _assignments(merged))
 
 
+BYTES: Final = bytes(value for value in range(1, 256) if value != ord("\n")).decode("utf-8", "surrogateescape")
+"""Every byte that a value may hold, in order: a script finds a byte's number by its place, without a process."""
+
+
 def settings(
-    *, job_id: str, role: str, group: Iterable[tuple[str, str]], console: str, cache: str, test_shell: str
+    *, job_id: str, role: str, group: Iterable[tuple[str, str]], console: str, cache: str, test_shell: str, nonce: str
 ) -> bytes:
     """The file beside the target scripts that tells them who they are.
 
@@ -119,6 +123,9 @@ def settings(
                 "LAVA_CONSOLE": console,
                 "LAVA_MULTI_NODE_CACHE_DEFAULT": cache,
                 "LAVA_TEST_SHELL": test_shell,
+                "LAVA_FRAMING": "2",
+                "LAVA_NONCE": nonce,
+                "LAVA_BYTES": BYTES,
             }
         )
     )

@@ -6,13 +6,13 @@ The console's bytes go through the framing; a request becomes a task, so that re
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 from dispatcher.console.connection import Console
+from dispatcher.console.typist import Typist
 from dispatcher.coordinator.client import GroupClient
-from dispatcher.errors import CallRefused, ConsoleClosed, MultinodeError
+from dispatcher.errors import CallRefused, MultinodeError
 from dispatcher.framing import lava
 from dispatcher.framing.conversation import Answer, Conversation
 from dispatcher.framing.events import Damage, Event, InstallFailed, Request, RunnerExit, Signal
@@ -52,7 +52,6 @@ class TestSession:
         requests: itertools.count[int],
         timeout: float | None,
     ) -> None:
-        self._console = console
         self._member = member
         self._members = members
         self._client = client
@@ -67,14 +66,20 @@ class TestSession:
         self._ordering = asyncio.Lock()
         self._waiting: set[asyncio.Task[None]] = set()
         self._in_order: set[asyncio.Task[None]] = set()
-        self._typing: set[asyncio.Task[None]] = set()
+        self._typist = Typist(console)
         self._timer: asyncio.TimerHandle | None = None
 
     def hear(self, data: bytes) -> None:
         """Take what the console said. Never waits."""
         self._show(data)
+        heard, repeats = self._conversation.heard, self._conversation.repeats
         for event in self._conversation.hear(data, self._loop.time()):
             self._act(event)
+        repeated = self._conversation.repeats - repeats
+        for _ in range(repeated):
+            self._typist.pace.judge(arrived=False)
+        for _ in range(self._conversation.heard - heard - repeated):
+            self._typist.pace.judge(arrived=True)
         self._type_soon()
 
     async def finish(self, expected: Sequence[str]) -> None:
@@ -93,8 +98,9 @@ class TestSession:
 
     def cancel(self) -> None:
         """Drop every call that is open, and type nothing more."""
-        for task in (*self._waiting, *self._in_order, *self._typing):
+        for task in (*self._waiting, *self._in_order):
             task.cancel()
+        self._typist.cancel()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -102,20 +108,12 @@ class TestSession:
 
     def _type_soon(self) -> None:
         """Type what the conversation has to say, and come back when it has more."""
-        if self._conversation.typed:
-            data = b"".join(self._conversation.typed)
-            self._conversation.typed.clear()
-            task = self._loop.create_task(self._type(data))
-            self._typing.add(task)
-            task.add_done_callback(self._typing.discard)
+        self._typist.say(self._conversation.typed)
+        self._conversation.typed.clear()
         if self._timer is not None:
             self._timer.cancel()
         due = self._conversation.due()
         self._timer = None if due is None else self._loop.call_at(due, self._tick)
-
-    async def _type(self, data: bytes) -> None:
-        with contextlib.suppress(ConsoleClosed):  # whoever runs the test hears of it from the console itself
-            await self._console.send(data)
 
     def _tick(self) -> None:
         self._conversation.tick(self._loop.time())

@@ -16,6 +16,8 @@ from dispatcher.framing.link import (
     CALLS_REMEMBERED,
     CONFIRM_AFTER,
     HOLD_AFTER,
+    NEWS_BURST,
+    NEWS_RATE,
     TABLE,
     Input,
     Link,
@@ -98,6 +100,18 @@ def test_a_call_that_waits_is_told_to_hold_and_gets_its_answer_until_it_confirms
     assert board.link.due() is None
 
 
+def test_only_what_did_not_arrive_counts_as_repeated(board: Board) -> None:
+    board.say(b"WAIT x")
+    board.say(b"WAIT x")
+    assert board.typed() == [("HOLD", 0)]
+    assert board.link.repeats == 0, "the answer was late, not lost"
+    board.say(b"+ASK")
+    assert board.link.repeats == 0, "a held call asks now and then"
+    board.say(b"WAIT x")
+    assert board.link.repeats == 1, "HOLD was lost"
+    assert board.link.heard == 4
+
+
 def test_nobody_is_typed_at_who_has_not_asked_for_long(board: Board) -> None:
     board.say(b"WAIT x")
     board.wait(HOLD_AFTER)
@@ -163,13 +177,37 @@ def test_a_message_without_end_is_given_up(board: Board) -> None:
 def test_a_flood_of_calls_costs_bounded_memory(board: Board) -> None:
     for number in range(5 * CALLS_REMEMBERED):
         request = f"{number:012x}"
-        board.say(b"WAIT x", request=request)
+        board.now += 1 / NEWS_RATE
+        assert len(board.say(b"WAIT x", request=request)) == 1
         if number % 2:
             board.link.answer(request, Kind.DATA, bytes(100_000), board.now)
         board.link.typed.clear()
     assert len(board.link._calls) <= CALLS_REMEMBERED
     assert board.link._size <= ANSWERS_REMEMBERED
     assert board.link._size == sum(call.size for call in board.link._calls.values())
+
+
+def test_more_calls_than_a_device_can_make_are_not_looked_into(board: Board) -> None:
+    news = [board.say(b"SEND x", request=f"{number:012x}") for number in range(3 * NEWS_BURST)]
+    assert sum(isinstance(events[0], Request) for events in news if events) == NEWS_BURST
+    assert sum(isinstance(events[0], Damage) for events in news if events) == 1, "it is told once"
+    board.link.typed.clear()
+    refused = f"{2 * NEWS_BURST:012x}"
+    board.now += 2 / NEWS_RATE
+    assert isinstance(board.say(b"SEND x", request=refused)[0], Request), "a call that is real says it again"
+    assert board.say(b"+ASK", request="ffffffffffff") == []
+    assert board.say(b"+ASK", request="fffffffffffe") == []
+    assert board.typed() == [("AGAIN", 0)]
+
+
+def test_a_flood_of_calls_does_not_disturb_one_that_is_known(board: Board) -> None:
+    board.say(b"WAIT x")
+    for number in range(3 * NEWS_BURST):
+        board.say(b"SEND x", request=f"{number:012x}")
+    board.link.typed.clear()
+    board.link.answer(ID, Kind.DATA, b"k=v\n", board.now)
+    board.say(b"WAIT x")
+    assert board.typed() == [("DATA", 1), ("DATA", 1)]
 
 
 # --- every state with every input --------------------------------------------------------------------------------

@@ -160,7 +160,7 @@ def test_a_role_that_looks_like_code_is_no_code_in_the_settings(scratch: Path) -
     role = "$(touch/x)`y`'\"\\"
     group = [("1", role), ("2", "client")]
     script = overlay.settings(
-        job_id="1", role=role, group=group, console="/dev/ttyS0", cache="/x/cache", test_shell="/bin/sh"
+        job_id="1", role=role, group=group, console="/dev/ttyS0", cache="/x/cache", test_shell="/bin/sh", nonce="0000"
     )
     expected = {
         "LAVA_JOB_ID": "1",

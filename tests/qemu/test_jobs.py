@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,4 +48,4 @@ def test_an_example_of_the_page_passes(example: str, guest: recipe.Guest, tmp_pa
     assert {case["result"] for case in results} == {"pass"}
     assert {case["metadata"]["device"] for case in results} == {f"guest-{n + 1}" for n in range(MEMBERS[example])}
     log = (output / "consoles" / "1.log").read_bytes()
-    assert b"<LAVA_TEST_RUNNER EXIT>\r\n" in log, "the log holds the bytes of the UART, as they came"
+    assert re.search(rb"<MN2 [0-9a-f]{12} 1/1 RUNNER EXIT [0-9.]+>\r\n", log), "the bytes of the UART, as they came"

@@ -174,7 +174,7 @@ class Device:
             "MULTI_NODE_CACHE_DEFAULT": str(self.cache),
         }
         lines = [f"LAVA_{name}={quoted(value)}\n" for name, value in (defaults | values).items()]
-        (self.bin / "lava-multi-node.conf").write_text("".join(lines))
+        (self.bin / "lava-multi-node.conf").write_bytes("".join(lines).encode("utf-8", "surrogateescape"))
 
     def start(
         self,

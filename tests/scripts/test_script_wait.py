@@ -125,12 +125,12 @@ def test_a_reply_may_be_longer_than_a_line_of_the_tty(device: Device) -> None:
 
 TOO_LONG = b"%s: the message ID cannot be over 128 bytes: " + "é".encode() * 65 + b"\n"
 REFUSED = [
-    (("lava-wait",), b"usage: lava-wait ID\n"),
-    (("lava-wait", "a", "b"), b"usage: lava-wait ID\n"),
-    (("lava-sync",), b"usage: lava-sync ID\n"),
-    (("lava-sync", "a", "b"), b"usage: lava-sync ID\n"),
-    (("lava-wait-all",), b"usage: lava-wait-all ID [ROLE]\n"),
-    (("lava-wait-all", "a", "b", "c"), b"usage: lava-wait-all ID [ROLE]\n"),
+    (("lava-wait",), b"usage: lava-wait [--timeout SECONDS] ID\n"),
+    (("lava-wait", "a", "b"), b"usage: lava-wait [--timeout SECONDS] ID\n"),
+    (("lava-sync",), b"usage: lava-sync [--timeout SECONDS] ID\n"),
+    (("lava-sync", "a", "b"), b"usage: lava-sync [--timeout SECONDS] ID\n"),
+    (("lava-wait-all",), b"usage: lava-wait-all [--timeout SECONDS] ID [ROLE]\n"),
+    (("lava-wait-all", "a", "b", "c"), b"usage: lava-wait-all [--timeout SECONDS] ID [ROLE]\n"),
     *(((name, "é" * 65), TOO_LONG % name.encode()) for name, _ in CALLS),
     (("lava-wait", ""), b"lava-wait: the message ID is one word, not: \n"),
     (

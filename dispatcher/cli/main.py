@@ -37,6 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone; Python would complain once more when it flushes at exit.
         sys.stderr.close()
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        if debug:
+            raise
+        _tell(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+        return _CRASHED
     except Exception as error:
         if debug:
             raise

@@ -14,7 +14,7 @@ from dispatcher.job.results import printable
 
 
 def command(arguments: argparse.Namespace) -> int:
-    """Print every frame and marker of a recording with its offset, what is damaged, what was sent again, and a count."""
+    """Print every frame and marker of a recording with its offset, what is damaged and what was sent again."""
     for line in replay(arguments.file):
         print(line)
     return 0

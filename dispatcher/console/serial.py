@@ -113,6 +113,9 @@ class SerialTransport(Transport):
         for name in unwanted:
             setattr(port, name, _nothing)
 
+    def line(self) -> str | None:
+        return None if self._url.startswith("loop://") else self._url
+
     def ended(self) -> str:
         if self._relay is not None and self._relay.error:
             return self._relay.error

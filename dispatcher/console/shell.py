@@ -179,9 +179,12 @@ class Shell:
             except ConsoleTimeout:
                 continue  # it has gone perhaps, and its answer was lost
 
-    async def abandon(self) -> None:
-        """Stop a test that runs and end the loop, without waiting for either: for a run that is interrupted."""
-        await self.console.send(INTERRUPT + b"\n" + RELEASE)
+    async def abandon(self, last: str) -> None:
+        """Stop a test that runs and end the loop, without waiting for either: for a run that is interrupted.
+
+        :param last: a command for the shell that the device had before.
+        """
+        await self.console.send(INTERRUPT + b"\n" + RELEASE + last.encode("ascii") + b"\n")
 
     # --- lines and answers -----------------------------------------------------------------------------------
 

@@ -56,6 +56,10 @@ class Transport(ABC):
         """Write what can be written without waiting; how many bytes that was. ``BlockingIOError``: none now."""
         return os.write(spawn.child_fd, data)
 
+    def line(self) -> str | None:
+        """What only one console can have open at a time, such as a device's path; None where there is no such thing."""
+        return None
+
     def ended(self) -> str:
         """Why the console has ended, for a person, after end of file was read."""
         return "the console ended"

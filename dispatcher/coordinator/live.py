@@ -230,10 +230,12 @@ class LiveGroup:
                 self._fail(request, reason)
 
     def who_waits(self, needs: Iterable[Need]) -> str:
-        """Who waits for what, one line."""
-        return "; ".join(
+        """Who waits for what, and who has left, one line."""
+        waits = [
             f"{self._named(need.member)} waits in {describe(need)}: {self._state.progress(need)}" for need in needs
-        )
+        ]
+        left = [f"{self._named(member)} has left: {why}" for member, why in self._departures.items()]
+        return "; ".join([*waits, *left])
 
     def close(self) -> None:
         """Forget the group's timers; for its end."""

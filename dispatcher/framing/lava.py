@@ -32,10 +32,12 @@ _HEAD = re.compile(
     b"|(?P<torn><LAVA_MULTI_NODE>)"
 )
 _OPENING = b"<LAVA_"
+_CALL_OPENING = b"<LAVA_MULTI_NODE> "
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _TRAILERS = b"\r\x00"
 _BLANKS = re.compile(rb"[ \t]+")
-_PAIR_START = re.compile(rb"[ \t]+(?=[^ \t=]+=)")
+# Possessive, and only from a run's first blank: any other way a long run of blanks takes quadratic time.
+_PAIR_START = re.compile(rb"(?<![ \t])[ \t]++(?=[^ \t=]++=)")
 _QUOTED_BYTES = 80
 _RUNNER_EVENTS: dict[bytes, type[RunnerExit] | type[InstallFailed]] = {
     b"EXIT": RunnerExit,
@@ -120,13 +122,19 @@ class Decoder:
             self._line_offset += len(piece)
             return
         line = self._line
-        line += piece
-        if not line.startswith(_OPENING):
-            found = line.find(_OPENING, max(0, self._searched - len(_OPENING)))
-            self._drop(found if found >= 0 else _before_partial_opening(line))
-        self._searched = len(line)
-        while len(line) > grammar.LINE_LIMIT:
-            self._overflow(events)
+        start = 0
+        while start < len(piece) and not self._skipping:
+            # Never past the limit, so that it is met at the same byte however the bytes are cut.
+            taken = piece[start : start + grammar.LINE_LIMIT + 1 - len(line)]
+            start += len(taken)
+            line += taken
+            if not line.startswith(_OPENING):
+                found = line.find(_OPENING, max(0, self._searched - len(_OPENING)))
+                self._drop(found if found >= 0 else _before_partial_opening(line))
+            self._searched = len(line)
+            if len(line) > grammar.LINE_LIMIT:
+                self._overflow(events)
+        self._line_offset += len(piece) - start
 
     def _overflow(self, events: list[Event]) -> None:
         """Let go of a line that has outgrown every marker, but for one that may have begun at its end."""
@@ -139,6 +147,8 @@ class Decoder:
         if match is not None:
             events.append(_damage("it has no end", line, self._line_offset))
         last = line.rfind(_OPENING, 1)
+        if line.endswith(_CALL_OPENING, 0, max(last, 0)):
+            last -= len(_CALL_OPENING)  # it stands inside the head of a call
         self._drop(last if last > 0 else _before_partial_opening(line, 1))
         self._searched = len(line)
 

@@ -39,6 +39,9 @@ from dispatcher.job.session import TestSession
 DEFAULT_BOOT_TIMEOUT = 300.0
 """Seconds for getting to a shell where the job sets neither a boot nor an action timeout."""
 
+ABANDON_TIMEOUT = 1.0
+"""Seconds for typing at a device that its test is over; it may not take what is typed."""
+
 LEAVING_TIMEOUT = 5.0
 """Seconds that a device may take to clean up after its tests; then it is left as it is."""
 
@@ -295,26 +298,31 @@ class MemberRun:
         try:
             async with asyncio.timeout_at(deadline):
                 await shell.run_test(command, session.hear)
+            await session.finish(suites)
         except TimeoutError:
-            raise JobEnded("the test action timed out", where=self.seat.device.name) from None
+            raise self._unfinished(suites, JobEnded("the test action timed out", where=self.seat.device.name)) from None
+        except MultinodeError as error:
+            raise self._unfinished(suites, error) from None
         finally:
-            await _settle(session, suites)
+            session.cancel()
+
+    def _unfinished(self, suites: list[str], error: MultinodeError) -> MultinodeError:
+        """Record why the definitions of a test action that have not ended never will."""
+        self.results.abandon_run(error.what)
+        self.results.expect_runs(suites, error.what)
+        return error
 
     async def _clean_up(self, shell: Shell) -> None:
         """Remove what was put on the device and end the loop that ran there, as far as the console still lets us."""
         if shell.busy or self._interrupted:
+            with contextlib.suppress(MultinodeError, TimeoutError):
+                async with asyncio.timeout(ABANDON_TIMEOUT):
+                    await shell.abandon(f"rm -rf {self._directory}")
             return
         deadline = asyncio.get_running_loop().time() + LEAVING_TIMEOUT
         with contextlib.suppress(MultinodeError):
             await shell.run(f"rm -rf {self._directory}", deadline=deadline, check=False)
             await shell.leave()
-
-
-async def _settle(session: TestSession, suites: list[str]) -> None:
-    try:
-        await session.finish(suites)
-    finally:
-        session.cancel()
 
 
 def _credentials(auto_login: AutoLogin | None) -> console_login.Credentials | None:

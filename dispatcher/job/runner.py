@@ -13,7 +13,7 @@ from dispatcher.console.transport import Transport
 from dispatcher.coordinator.client import EmbeddedClient
 from dispatcher.coordinator.journal.memory import MemoryJournal
 from dispatcher.coordinator.live import GRACE, LiveGroup, Notice
-from dispatcher.errors import MultinodeError, OutputError, PluginError
+from dispatcher.errors import MultinodeError, OutputError, PluginError, UserError
 from dispatcher.group.events import Member
 from dispatcher.job.calls import Call
 from dispatcher.job.definition import Job
@@ -55,8 +55,11 @@ class Outcome:
 
 
 def seats(placements: Sequence[Placement], transports: Mapping[str, type[Transport]], first_id: int) -> list[Seat]:
-    """Give every member its id and its (closed) console. :raises UserError: a console's options make no sense."""
-    return [
+    """Give every member its id and its (closed) console.
+
+    :raises UserError: a console's options make no sense, or two members would open the same line.
+    """
+    made = [
         Seat(
             Member(str(first_id + number), placement.role.name),
             placement.device,
@@ -66,6 +69,16 @@ def seats(placements: Sequence[Placement], transports: Mapping[str, type[Transpo
         )
         for number, placement in enumerate(placements)
     ]
+    lines: dict[str, str] = {}
+    for seat in made:
+        line = seat.transport.line()
+        if line is not None and lines.setdefault(line, seat.device.name) != seat.device.name:
+            raise UserError(
+                f"{line} is the console of {lines[line]} already",
+                where=seat.device.name,
+                hint="give each device a line of its own in the device file",
+            )
+    return made
 
 
 def _transport(device: Device, kind: type[Transport]) -> Transport:

@@ -63,6 +63,7 @@ class TestSession:
         self._loop = asyncio.get_running_loop()
         self._conversation = Conversation()
         self._output = bytearray()
+        self._last_words = ""
         self._ordering = asyncio.Lock()
         self._waiting: set[asyncio.Task[None]] = set()
         self._in_order: set[asyncio.Task[None]] = set()
@@ -93,7 +94,8 @@ class TestSession:
             await asyncio.wait(self._in_order)
         for task in self._waiting:
             task.cancel()
-        self._results.abandon_run("a step failed")
+        said = f"; its last words: {self._last_words}" if self._last_words else ""
+        self._results.abandon_run(f"a step failed{said}")
         self._results.expect_runs(expected, "it was not run")
 
     def cancel(self) -> None:
@@ -127,7 +129,10 @@ class TestSession:
         self._output = rest[:OUTPUT_LINE_LIMIT]
         for line in lines:
             if text := line[:OUTPUT_LINE_LIMIT].strip(b"\r"):
-                self._note("output", text=printable(lava.text(bytes(text))))
+                shown = printable(lava.text(bytes(text)))
+                self._note("output", text=shown)
+                if not shown.startswith("+ ") and "<LAVA_" not in shown and "<MN2 " not in shown:
+                    self._last_words = shown
 
     # --- events --------------------------------------------------------------------------------------------
 

@@ -390,8 +390,7 @@ def test_abandoning_stops_a_test_and_ends_the_loop(tmp_path: Path) -> None:
             await output.has(b"running")
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-            await shell.abandon()
-            await shell.console.send(b"echo ba''ck\n")
+            await shell.abandon("echo ba''ck")
             await shell.console.expect([re.compile(b"back")], soon())
 
     run(test())

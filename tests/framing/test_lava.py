@@ -174,6 +174,30 @@ def test_a_marker_at_the_end_of_an_endless_line_is_found() -> None:
     assert spelled(decode(data, 4096)) == [("request", "SYNC", "s")]
 
 
+@pytest.mark.parametrize("size", [1, 100, 1000, 65536, None])
+def test_the_limit_is_met_at_the_same_byte_however_the_bytes_are_cut(size: int | None) -> None:
+    data = b"<LAVA_SIGNAL_" + b"z" * 66_600 + b"<LAVA_MULTI_NODE> <LAVA_WAIT x>\n"
+    assert decode(data, size) == decode(data, 7)
+    assert spelled(decode(data, size)) == [("request", "WAIT", "x")]
+    many = (
+        b"<LAVA_SIGNAL_"
+        + b"z" * 300_000
+        + b"<LAVA_SIGNAL_A "
+        + b"y" * 70_000
+        + b"\r\n<LAVA_MULTI_NODE> <LAVA_WAIT x>\n"
+    )
+    assert decode(many, size) == decode(many, 7)
+
+
+def test_a_long_run_of_blanks_takes_linear_time() -> None:
+    """Quadratic time would be minutes here."""
+    value = "v=a" + " " * 60_000 + "b"
+    for blanks in (value, value + " =c", "v=a" + " b" * 30_000):
+        (request,) = decode(b"<LAVA_MULTI_NODE> <LAVA_SEND x " + blanks.encode() + b">\n")
+        assert isinstance(request, Request)
+        assert " ".join(request.args) == f"x {blanks}"
+
+
 def test_the_largest_message_fits() -> None:
     value = "v" * (grammar.MESSAGE_LIMIT - 1)
     data = b"<LAVA_MULTI_NODE> <LAVA_SEND id k=" + value.encode() + b">\r\n"

@@ -188,8 +188,13 @@ class Host:
             self.call.type(self.down(data))
 
 
-def start(device: Device, name: str, *args: str | bytes, react: Callable[[Request], Reaction] | Mapping[str, Reaction]
-          | None = None, **options: Any) -> Host:
+def start(
+    device: Device,
+    name: str,
+    *args: str | bytes,
+    react: Callable[[Request], Reaction] | Mapping[str, Reaction] | None = None,
+    **options: Any,
+) -> Host:
     """Start a script and a host for it. ``react``: a function, or the reactions by ``NAME first-argument``."""
     faults = {key: options.pop(key) for key in ("up", "down") if key in options}
     if isinstance(react, Mapping):

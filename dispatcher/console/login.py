@@ -17,8 +17,11 @@ from dispatcher.console.shell import INTERRUPT, RELEASE
 from dispatcher.errors import ConsoleError, ConsoleTimeout
 
 NUDGE_AFTER = 3.0
-"""Seconds of silence without a prompt after which an empty line is typed: a shell that is up already shows its prompt.
-A device that boots is not silent that long, so the line does not stop a boot loader's countdown."""
+"""Seconds of silence without a prompt after which an empty line is typed: a shell that is up shows its prompt."""
+
+BOOT_SILENCE = 30.0
+"""The same on a device that was reset, or that has said something: it may be booting, and an empty line stops a boot
+loader's countdown. Boards train their memory and wait for their network in silence, for many seconds."""
 
 PROBE_AFTER = 1.0
 """Seconds without an answer after which a shell is asked again; the first characters typed are often lost."""
@@ -47,17 +50,25 @@ class Credentials:
     password: str | None = None
 
 
-async def login(console: Console, *, prompts: Sequence[str], credentials: Credentials | None, deadline: float) -> None:
+async def login(
+    console: Console,
+    *,
+    prompts: Sequence[str],
+    credentials: Credentials | None,
+    deadline: float,
+    booting: bool = False,
+) -> None:
     """Wait for a shell, logging in where the device asks for it.
 
     :param prompts: regular expressions of shell prompts, which need not allow for colours and other escape sequences;
         empty where the console is a shell at once.
     :param deadline: on the event loop's clock, for all of it.
+    :param booting: the device has just been reset.
     :raises ConsoleTimeout: no prompt came, or no shell answered at it.
     :raises ConsoleError: the device does not let this user in.
     :raises dispatcher.errors.ConsoleClosed: the console ended.
     """
-    attempt = _Login(console, prompts, credentials)
+    attempt = _Login(console, prompts, credentials, booting)
     try:
         async with asyncio.timeout_at(deadline):
             await attempt.run()
@@ -68,7 +79,10 @@ async def login(console: Console, *, prompts: Sequence[str], credentials: Creden
 class _Login:
     """One attempt at a console: what is waited for now, and what is done when it comes or does not."""
 
-    def __init__(self, console: Console, prompts: Sequence[str], credentials: Credentials | None) -> None:
+    def __init__(
+        self, console: Console, prompts: Sequence[str], credentials: Credentials | None, booting: bool
+    ) -> None:
+        self._booting = booting
         self._console = console
         self._credentials = credentials
         self._prompts = [_pattern(prompt) for prompt in prompts]
@@ -111,7 +125,10 @@ class _Login:
         return [(prompt, self._prompt) for prompt in self._prompts]
 
     def _until(self) -> float:
-        silent = max(self._typed, self._console.heard) + self._patience
+        boots = not self._at_prompt and not self._nudges and (self._booting or self._console.last_line())
+        silent = max(self._typed, self._console.heard) + (
+            max(self._patience, BOOT_SILENCE) if boots else self._patience
+        )
         # A shell may answer below a kernel that never stops talking; a device that still boots is to be left alone.
         return min(silent, self._typed + self._patience + _LAST_PROBE) if self._at_prompt else silent
 

@@ -198,7 +198,11 @@ class MemberRun:
         if boot is not None and boot.reset:
             await self._power_up(device)
         await console_login.login(
-            self._console, prompts=prompts, credentials=_credentials(auto_login), deadline=deadline
+            self._console,
+            prompts=prompts,
+            credentials=_credentials(auto_login),
+            deadline=deadline,
+            booting=self._powered,
         )
         return await console_shell.start(self._console, device.lava_test_sh_cmd, deadline=deadline)
 

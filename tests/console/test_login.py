@@ -347,6 +347,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Real parts answer at once; asked too often, they answer all the same."""
     monkeypatch.setattr(login_module, "PROBE_AFTER", 0.05)
     monkeypatch.setattr(login_module, "NUDGE_AFTER", 0.05)
+    monkeypatch.setattr(login_module, "BOOT_SILENCE", 0.05)
     monkeypatch.setattr(login_module, "SETTLE", 0.05)
     # What is asked too often may reach a login, again and again.
     monkeypatch.setattr(login_module, "REFUSALS", 1000)

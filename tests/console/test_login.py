@@ -152,6 +152,20 @@ def test_nothing_is_typed_while_a_device_boots() -> None:
     play(device)
 
 
+def test_a_boot_loader_that_is_silent_for_long_is_not_stopped() -> None:
+    async def device(board: Board) -> None:
+        await board.say(b"U-Boot SPL 2024.01\r\n")
+        await asyncio.sleep(20)
+        await board.say(b"Hit any key to stop autoboot:  2 ")
+        await asyncio.sleep(2)
+        await board.say(b"\r\nStarting kernel ...\r\n")
+        await asyncio.sleep(25)
+        await board.say(b"root@panda:# ")
+        await board.shell()
+
+    assert play(device) == pytest.approx(47)
+
+
 def test_a_silent_device_is_nudged_less_and_less_often() -> None:
     times: list[float] = []
 

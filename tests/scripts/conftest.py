@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,3 +35,16 @@ def device(shell: list[str], scripts: Path, tmp_path: Path) -> Iterator[Device]:
     device = Device(tmp_path / "device", shell, scripts)
     yield device
     device.close()
+
+
+@pytest.fixture
+def public_device(shell: list[str]) -> Iterator[Device]:
+    """A device whose directories everybody can enter, as on a real one; pytest's are its user's only."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        scripts = Path(directory) / "scripts"
+        scripts.mkdir()
+        write_target_scripts(scripts, shell)
+        device = Device(Path(directory) / "device", shell, scripts)
+        yield device
+        device.close()

@@ -14,13 +14,15 @@ from script_harness import TIMEOUT, Call, Device
 
 from dispatcher.framing.conversation import Answer, Conversation
 from dispatcher.framing.events import Damage, Event, Request
-from dispatcher.framing.reliable import Down, Up, decode_down, decode_up
+from dispatcher.framing.reliable import Up, decode_down, decode_up
 from dispatcher.job.overlay import BYTES
 
-SPEED = 10.0
+SPEED = 20.0
 """How much faster the host's clock goes than ours: its delays of 0.2 and of 1 s need not be waited for."""
 
 FRAME = re.compile(rb"<(MN2 [^<>]*)>")
+
+Filter = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,42 +34,42 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """A call is to be told to hold; its answer follows at once."""
+    """A call is to be told to hold, and answered then."""
 
     answer: Answer | Fail = None
 
 
-NEVER = Later(Fail("never"))
-"""A call is to be told to hold, and that is all."""
+class Never:
+    """A call is to be told to hold. :meth:`Host.release` answers it."""
 
-Reaction = Answer | Fail | Later
+
+Reaction = Answer | Fail | Later | Never
 
 
 def frames_settings(**values: str) -> dict[str, str]:
-    """The settings of a device that speaks framing 2 and is tested fast."""
+    """The settings of a device that speaks framing 2 and loses no time."""
     return {"FRAMING": "2", "QUIET": "1", "NONCE": "beef", "BYTES": BYTES} | values
 
 
 @dataclass
 class Host:
-    """Answers what one process on a pty calls.
+    """Answers what the processes on a pty call.
 
-    :param react: what to answer a request; what it raises ends the test.
-    :param up: what becomes of a line of the device; nothing where it is lost.
-    :param down: what becomes of a frame to the device.
+    :param react: what to answer a request.
+    :param up: what becomes of a line of the device; ``down``: of a frame to it. Nothing where it is lost.
     :ivar events: what the device said.
-    :ivar heard: every byte of the device; ``typed``: every byte to it.
+    :ivar heard: every byte of the device; ``typed``: every frame to it, before it was lost.
     """
 
     call: Call
     react: Callable[[Request], Reaction] = lambda _request: None
-    up: Callable[[bytes], bytes] = lambda line: line
-    down: Callable[[bytes], bytes] = lambda frame: frame
+    up: Filter = lambda line: line
+    down: Filter = lambda frame: frame
     events: list[Event] = field(default_factory=list)
     heard: bytes = b""
-    typed: bytes = b""
+    typed: list[bytes] = field(default_factory=list)
     _line: bytes = b""
-    _held: list[tuple[Request, Answer | Fail]] = field(default_factory=list)
+    _held: dict[str, tuple[Request, Answer | Fail]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.conversation = Conversation()
@@ -94,15 +96,16 @@ class Host:
         return [frame.text.decode() for frame in self.said]
 
     @property
-    def answers(self) -> list[tuple[str, int]]:
-        """The kinds and parts of the frames that were typed, before the line did anything to them."""
-        frames = [decode_down(line) for line in self.typed.splitlines()]
-        return [(frame.kind.name, frame.part) for frame in frames if isinstance(frame, Down)]
+    def answers(self) -> list[str]:
+        """The kinds of the frames to the device, with their parts."""
+        frames = [decode_down(frame) for frame in self.typed]
+        return [f"{frame.kind.name} {frame.part}" if frame.part else frame.kind.name for frame in frames if frame]
 
     @property
     def printed(self) -> bytes:
         """What else the console showed, with plain line feeds."""
-        return FRAME.sub(b"", self.heard.replace(b"\r\n", b"\n").replace(b">\n", b">"))
+        plain = self.heard.replace(b"\r\n", b"\n")
+        return re.sub(FRAME.pattern + rb"\n", b"", plain)
 
     # --- the conversation -------------------------------------------------------------------------------------
 
@@ -111,6 +114,12 @@ class Host:
         self.conversation = Conversation()
         self._held.clear()
 
+    def release(self, name: str, answer: Answer | Fail = None) -> None:
+        """Answer the last call whose first argument is ``name``."""
+        request = next(request for request in reversed(self.requests) if request.args[:1] == (name,))
+        self._settle(request, answer)
+        self._type()
+
     def until(self, condition: Callable[[], Any]) -> None:
         """Talk until something is so."""
         deadline = time.monotonic() + TIMEOUT
@@ -118,29 +127,25 @@ class Host:
             assert time.monotonic() < deadline, f"in vain: {self.heard[-2000:]!r}"
             assert self._step(), f"it has ended: {self.heard[-2000:]!r}"
 
-    def finish(self) -> int:
-        """Talk until the device's process has ended; its exit status."""
-        deadline = time.monotonic() + TIMEOUT
+    def shows(self, text: bytes) -> None:
+        """Talk until the console has shown a text."""
+        self.until(lambda: text in self.heard)
+
+    def finish(self, timeout: float = TIMEOUT) -> int:
+        """Talk until the console is closed; the exit status of the process."""
+        deadline = time.monotonic() + timeout
         while self._step():
             assert time.monotonic() < deadline, f"it does not end: {self.heard[-2000:]!r}"
         return self.call.process.wait(TIMEOUT)
 
-    def quiet(self, seconds: float) -> None:
-        """Talk for some time."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            self._step()
-
-    def type(self, data: bytes) -> None:
-        """Type something of the test's own."""
-        self.call.type(data)
+    def _now(self) -> float:
+        return time.monotonic() * SPEED
 
     def _step(self) -> bool:
-        now = time.monotonic() * SPEED
-        self.conversation.tick(now)
-        self._answer(now)
+        self.conversation.tick(self._now())
+        self._type()
         due = self.conversation.due()
-        wait = 0.05 if due is None else min(0.05, max(0.0, (due - now) / SPEED))
+        wait = 0.05 if due is None else min(0.05, max(0.0, (due - self._now()) / SPEED))
         readable, _, _ = select.select([self.call.master], [], [], wait)
         if not readable:
             return True
@@ -151,41 +156,35 @@ class Host:
         self.heard += data
         *lines, self._line = (self._line + data).split(b"\n")
         for line in lines:
-            self._hear(self.up(line + b"\n"), time.monotonic() * SPEED)
+            self._hear(self.up(line + b"\n"))
         return bool(data)
 
-    def _hear(self, line: bytes, now: float) -> None:
-        for event in self.conversation.hear(line, now):
+    def _hear(self, line: bytes) -> None:
+        for event in self.conversation.hear(line, self._now()):
             self.events.append(event)
-            if isinstance(event, Request):
-                reaction = self.react(event)
-                if isinstance(reaction, Later):
-                    self._held.append((event, reaction.answer))
-                else:
-                    self._settle(event, reaction, now)
-        self._answer(now)
+            if not isinstance(event, Request):
+                continue
+            reaction = self.react(event)
+            if isinstance(reaction, Later):
+                self._held[event.id or ""] = (event, reaction.answer)
+            elif not isinstance(reaction, Never):
+                self._settle(event, reaction)
+        self._type()
 
-    def _settle(self, request: Request, answer: Answer | Fail, now: float) -> None:
+    def _settle(self, request: Request, answer: Answer | Fail) -> None:
         if isinstance(answer, Fail):
-            self.conversation.fail(request, answer.reason, now)
+            self.conversation.fail(request, answer.reason, self._now())
         else:
-            self.conversation.succeed(request, answer, now)
+            self.conversation.succeed(request, answer, self._now())
 
-    def release(self, request_id: str, answer: Answer | Fail) -> None:
-        """Answer a call that was told to hold."""
-        request = next(request for request in self.requests if request.id == request_id)
-        self._settle(request, answer, time.monotonic() * SPEED)
-
-    def _answer(self, now: float) -> None:
-        for data in self.conversation.typed:
-            self.typed += data
-            if data.startswith(b"#") and (frame := decode_down(data)) and frame.kind.name == "HOLD":
-                for held in [held for held in self._held if held[0].id == frame.id and held[1] != NEVER.answer]:
-                    self._held.remove(held)
-                    self._settle(*held, now)
-        typed, self.conversation.typed[:] = list(self.conversation.typed), []
-        for data in typed:
+    def _type(self) -> None:
+        while self.conversation.typed:
+            data = self.conversation.typed.pop(0)
+            self.typed.append(data)
             self.call.type(self.down(data))
+            frame = decode_down(data)
+            if frame and frame.kind.name == "HOLD" and frame.id in self._held:
+                self._settle(*self._held.pop(frame.id))
 
 
 def start(
@@ -193,11 +192,34 @@ def start(
     name: str,
     *args: str | bytes,
     react: Callable[[Request], Reaction] | Mapping[str, Reaction] | None = None,
+    up: Filter = lambda line: line,
+    down: Filter = lambda frame: frame,
     **options: Any,
 ) -> Host:
-    """Start a script and a host for it. ``react``: a function, or the reactions by ``NAME first-argument``."""
-    faults = {key: options.pop(key) for key in ("up", "down") if key in options}
-    if isinstance(react, Mapping):
-        table = react
-        react = lambda request: table.get(" ".join([request.name, *request.args[:1]]))  # noqa: E731
-    return Host(device.start(name, *args, **options), react or (lambda _request: None), **faults)
+    """Start a script, and a host for it.
+
+    :param react: what to answer a request, or that by its name and first argument (``"WAIT ready"``).
+    """
+    return Host(device.start(name, *args, **options), reactions(react), up, down)
+
+
+def reactions(
+    react: Callable[[Request], Reaction] | Mapping[str, Reaction] | None,
+) -> Callable[[Request], Reaction]:
+    """A function from a table. What is not in the table is done, without data."""
+    if callable(react):
+        return react
+    table = react or {}
+    return lambda request: table.get(" ".join([request.name, *request.args[:1]]))
+
+
+def losing(*numbers: int) -> Filter:
+    """Loses the frames with these numbers, counted from 1."""
+    seen = 0
+
+    def pass_on(data: bytes) -> bytes:
+        nonlocal seen
+        seen += data.startswith(b"#") or b"<MN2 " in data
+        return b"" if seen in numbers else data
+
+    return pass_on

@@ -6,13 +6,11 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import termios
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from script_harness import Device, write_target_scripts
+from script_harness import Device
 
 CALLS = [("lava-wait", b"WAIT"), ("lava-wait-all", b"WAIT_ALL"), ("lava-sync", b"SYNC")]
 ITEMS = (
@@ -196,18 +194,6 @@ class TestTheCacheFile:
         call.type(b"<LAVA_WAIT_COMPLETE 1:k=v>\n")
         assert call.finish() == 1
         assert b"lava-wait: the cache file cannot be written: " in call.output
-
-    @pytest.fixture
-    def public_device(self, shell: list[str]) -> Iterator[Device]:
-        """A device whose directories everybody can enter, as on a real one; pytest's are its user's only."""
-        with tempfile.TemporaryDirectory() as directory:
-            os.chmod(directory, 0o755)
-            scripts = Path(directory) / "scripts"
-            scripts.mkdir()
-            write_target_scripts(scripts, shell)
-            device = Device(Path(directory) / "device", shell, scripts)
-            yield device
-            device.close()
 
     @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
     def test_a_cache_of_another_user_is_one_clear_error(self, public_device: Device) -> None:

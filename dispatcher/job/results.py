@@ -23,6 +23,9 @@ JOB_SUITE: Final = "lava"
 UNKNOWN_SUITE: Final = "unknown"
 """Where a case goes whose suite the line has lost: to no other definition's."""
 
+CASES_BEGUN: Final = 1000
+"""Test cases that have begun and not ended, of which the beginning is remembered; the oldest is forgotten first."""
+
 RESULTS: Final = ("pass", "fail", "skip", "unknown")
 
 
@@ -139,6 +142,8 @@ class MemberResults:
     def start_case(self, name: str) -> None:
         """``STARTTC``."""
         self._case_began[name] = self._monotonic()
+        if len(self._case_began) > CASES_BEGUN:
+            del self._case_began[next(iter(self._case_began))]
 
     def test_case(self, params: str) -> str | None:
         """``TESTCASE``: record a result. What is wrong with its parameters, or None.

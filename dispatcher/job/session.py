@@ -23,6 +23,9 @@ from dispatcher.job.results import MemberResults, printable
 CALLS_AT_ONCE = 64
 """Calls of one device that may wait at the same time; a device that asks for more is refused."""
 
+KEPT_LIMIT = 100_000
+"""Calls and results of one test action that are kept; each takes about 1 KB. What a device makes beyond is refused."""
+
 OUTPUT_LINE_LIMIT = 1000
 """Bytes of one line of a console's output that are shown; the transcript has all of them."""
 
@@ -69,6 +72,7 @@ class TestSession:
         self._in_order: set[asyncio.Task[None]] = set()
         self._typist = Typist(console)
         self._timer: asyncio.TimerHandle | None = None
+        self._kept = 0
 
     def hear(self, data: bytes) -> None:
         """Take what the console said. Never waits."""
@@ -159,13 +163,25 @@ class TestSession:
                 self._results.end_run(first)
             case "STARTTC" if first:
                 self._results.start_case(first)
-            case "TESTCASE":
+            case "TESTCASE" if self._keep():
                 if trouble := self._results.test_case(signal.params):
                     self._note("damage", reason=f"a TESTCASE signal was not taken: {trouble}", text="", offset=0)
             case _:
                 pass
 
+    def _keep(self) -> bool:
+        """Count a call or a result. Whether it may be kept."""
+        self._kept += 1
+        if self._kept == KEPT_LIMIT + 1:
+            reason = f"this device has made {KEPT_LIMIT} calls and results, and no more are taken"
+            self._note("damage", reason=reason, text="", offset=0)
+        return self._kept <= KEPT_LIMIT
+
     def _request(self, request: Request) -> None:
+        if not self._keep():
+            reason = f"a device may make {KEPT_LIMIT} calls in a test action"
+            self._conversation.fail(request, reason, self._loop.time())
+            return
         number = next(self._requests)
         self._note("call", name=request.name, args=[printable(arg) for arg in request.args], request=number)
         task = self._loop.create_task(self._answer(request, number, self._results.suite))

@@ -11,7 +11,7 @@ import yaml
 
 from dispatcher.errors import OutputError
 from dispatcher.group.events import Member
-from dispatcher.job.results import Case, MemberResults, printable, write
+from dispatcher.job.results import CASES_BEGUN, Case, MemberResults, printable, write
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -92,6 +92,15 @@ def test_an_end_that_belongs_to_another_definition_fails_both(results: MemberRes
 def test_a_signal_that_makes_no_sense_is_no_result(params: str, trouble: str, results: MemberResults) -> None:
     assert trouble in (results.test_case(params) or "")
     assert results.cases == []
+
+
+def test_cases_that_only_begin_cost_bounded_memory(results: MemberResults, clock: Clock) -> None:
+    for number in range(3 * CASES_BEGUN):
+        results.start_case(f"case{number}")
+    assert len(results._case_began) == CASES_BEGUN
+    clock.now += 2
+    results.test_case(f"TEST_CASE_ID=case{3 * CASES_BEGUN - 1} RESULT=pass")
+    assert results.cases[-1].duration == 2.0
 
 
 def test_the_files(results: MemberResults, tmp_path: Path) -> None:

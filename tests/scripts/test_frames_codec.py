@@ -85,6 +85,7 @@ def batch(device: Device) -> Batch:
         with (device.root / "out").open("wb") as out:
             env = {"LAVA_PROC": str(device.root / "proc")}
             call = device.start("lava-codec", str(device.root / "batch"), stdout=out, env=env)
+            call.process.wait(COUNT)
             status = call.finish()
         assert (status, call.output) == (0, b"")
         return (device.root / "out").read_bytes().removesuffix(b"\n").split(b"\n")
@@ -199,8 +200,8 @@ def test_random_frames_and_what_a_line_makes_of_them(batch: Batch, device: Devic
             name, Kind(generator.randrange(6)), generator.randrange(65536), generator.randrange(65536), payload
         )
         line = encode_down(frame).removesuffix(b"\n")
-        cases += [(name, line), (name, damaged(generator, line))]
-        junk = generator.choice((b"root@x:~# ", b"#", b"\xff\x7f#ceij", encode_down(frame)[:20], b"#" + line[1:13]))
+        cases.append((name, damaged(generator, line)))
+        junk = generator.choice((b"", b"root@x:~# ", b"#", b"\xff\x7f#ceij", encode_down(frame)[:20], b"#" + line[1:13]))
         cases.append((name, junk + line + generator.choice((b"", b"\r", b" # ls", b"#"))))
     lines = batch([b"down", raw(name), line] for name, line in cases)
     believed = 0
@@ -215,4 +216,4 @@ def test_random_frames_and_what_a_line_makes_of_them(batch: Batch, device: Devic
         request_id, kind, part, of, octal = said.split(b" ")
         assert (text(request_id), int(kind), int(part), int(of)) == (found.id, found.kind, found.part, found.of)
         assert bytes_of(octal, device) == found.payload
-    assert COUNT * 2 <= believed < COUNT * 2.5
+    assert COUNT <= believed < COUNT * 1.5

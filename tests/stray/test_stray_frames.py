@@ -239,3 +239,14 @@ def test_an_open_quote_is_closed_by_itself(kind: str, shells: Shells) -> None:
         terminal.type(quote + b"\n")
         terminal.expect(lambda seen: b"not found" in seen and PROMPT in seen, "the quote stays open")
         assert b"usable\r\n" in terminal.output(b"echo usab\\le")
+
+
+def test_an_interrupt_frees_a_line_that_has_not_ended(kind: str, shells: Shells) -> None:
+    terminal, frame = shells.terminals[0], FRAMES[0]
+    for unfinished, shown in ((frame[:-1], frame[-9:-1]), (b"'" + frame[1:], MORE), (b'"' + frame[1:-1], frame[-9:-1])):
+        terminal.type(unfinished)
+        terminal.expect(lambda seen, shown=shown: shown in seen, "no echo")
+        terminal.type(b"\x03")
+        terminal.prompted()
+        assert b"not found" not in terminal.seen
+        assert b"usable\r\n" in terminal.output(b"echo usab\\le")

@@ -73,8 +73,10 @@ lint: $(VENV)/installed-dev ## style, types and the shell scripts
 	shellcheck -x -s sh $(SHELL_FILES)
 	shellcheck .ci/run
 
-soak: $(VENV)/installed-dev ## the property tests, for much longer
+soak: $(VENV)/installed-dev ## the property tests, random corruptions and the bad line, for much longer
 	@HYPOTHESIS_PROFILE=soak "$(BIN)/python" -m pytest -n 2 -m hypothesis $(ARGS)
+	MULTINODE_CORRUPTIONS=10000000 "$(BIN)/python" -m pytest tests/framing/test_reliable.py -k corruption $(ARGS)
+	MULTINODE_SOAK=1 "$(BIN)/python" -m pytest -n 2 tests/line $(ARGS)
 
 bench: $(VENV)/installed-dev ## the benchmarks
 	@for script in $(BENCHMARKS); do

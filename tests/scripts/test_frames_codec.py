@@ -201,7 +201,9 @@ def test_random_frames_and_what_a_line_makes_of_them(batch: Batch, device: Devic
         )
         line = encode_down(frame).removesuffix(b"\n")
         cases.append((name, damaged(generator, line)))
-        junk = generator.choice((b"", b"root@x:~# ", b"#", b"\xff\x7f#ceij", encode_down(frame)[:20], b"#" + line[1:13]))
+        junk = generator.choice(
+            (b"", b"root@x:~# ", b"#", b"\xff\x7f#ceij", encode_down(frame)[:20], b"#" + line[1:13])
+        )
         cases.append((name, junk + line + generator.choice((b"", b"\r", b" # ls", b"#"))))
     lines = batch([b"down", raw(name), line] for name, line in cases)
     believed = 0

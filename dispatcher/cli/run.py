@@ -12,7 +12,7 @@ from pathlib import Path
 from dispatcher.cli.render import Live, summary
 from dispatcher.cli.signals import until_signal
 from dispatcher.errors import FileError
-from dispatcher.job import runner
+from dispatcher.job import helpers, runner
 from dispatcher.job.definition import Job, load_job, resolve_job
 from dispatcher.job.devices import Placement, assign, load_devices
 from dispatcher.plugins import Plugins, load
@@ -54,7 +54,9 @@ def read(
     if notes:
         for note in (*job.ignored, *job.notes, *devices.ignored):
             print(f"multinode: {note}", file=sys.stderr)
-    return job, assign(job, devices)
+    placements = assign(job, devices)
+    helpers.check(job, placements)
+    return job, placements
 
 
 def execute(

@@ -106,7 +106,7 @@ DEFINITION: Final = Keys(
     used=frozenset(
         (
             *("name", "from", "repository", "path", "branch", "revision"),
-            *("params", "parameters", "skip_install", "lava-signal"),
+            *("params", "parameters", "skip_install", "lava-signal", "expected"),
         )
     ),
     skipped=frozenset(("history", "shallow", "compression")),
@@ -114,11 +114,13 @@ DEFINITION: Final = Keys(
 
 TESTDEF: Final = Keys(
     "a test definition",
-    used=frozenset(("metadata", "install", "params", "parameters", "run")),
-    refused={
-        "parse": "record results with lava-test-case",
-        "expected": "nothing checks it; record results with lava-test-case",
-    },
+    used=frozenset(("metadata", "install", "params", "parameters", "run", "parse", "expected")),
+)
+
+PARSE: Final = Keys("parse", used=frozenset(("pattern", "fixupdict")))
+
+GIT_REPO: Final = Keys(
+    "git-repos", used=frozenset(("url", "branch", "destination")), skipped=frozenset(("skip_by_default",))
 )
 
 RUN: Final = Keys("run", used=frozenset(("steps",)))

@@ -252,7 +252,9 @@ class MemberRun:
             nonce=secrets.token_hex(2),
         )
         environment = overlay.environment(
-            device.environment, self.seat.environment, {"LAVA_MULTI_NODE_CACHE": self._cache}
+            device.environment,
+            self.seat.environment,
+            {"LAVA_MULTI_NODE_CACHE": self._cache, "LAVA_JOB_ID": member.id},
         )
         await install(
             shell,
@@ -286,6 +288,7 @@ class MemberRun:
         )
         await install(shell, self._directory, files, deadline=deadline)
         suites = [f"{index + offset}_{definition.name}" for offset, definition in enumerate(test.definitions)]
+        self.results.plan(dict(zip(suites, test.definitions, strict=True)))
         session = TestSession(
             self._console,
             self.seat.member,
@@ -301,7 +304,7 @@ class MemberRun:
         command = f". {self._directory}/environment;{self._directory}/bin/lava-test-runner {self._directory}/{stage}"
         try:
             async with asyncio.timeout_at(deadline):
-                await shell.run_test(command, session.hear)
+                await session.follow(shell.run_test(command, session.hear))
             await session.finish(suites)
         except TimeoutError:
             raise self._unfinished(suites, JobEnded("the test action timed out", where=self.seat.device.name)) from None

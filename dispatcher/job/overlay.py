@@ -63,6 +63,7 @@ def _run_script(definition: Definition, run: str, directory: str) -> bytes:
     return _script(
         [
             *_assignments(definition.params),
+            *_result_words(definition),
             "set -e",
             "set -x",
             f"export TESTRUN_ID={run}",
@@ -71,6 +72,14 @@ def _run_script(definition: Definition, run: str, directory: str) -> bytes:
             "set +x",
         ]
     )
+
+
+def _result_words(definition: Definition) -> list[str]:
+    """What ``lava-test-case`` takes for a result besides LAVA's words. Words with white space no test can give it."""
+    if definition.fixup is None:
+        return []
+    words = " ".join(word for word in definition.fixup if not set(word) & set(" \t\n"))
+    return [f"export LAVA_RESULT_WORDS={_quote(words)}"]
 
 
 def _install_script(definition: Definition, directory: str) -> bytes:

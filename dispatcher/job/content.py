@@ -21,6 +21,7 @@ GROUPS: Final = frozenset(("test_case_id", "result"))
 """Groups that a ``parse: pattern`` must have; ``measurement`` and ``units`` it may have."""
 
 GONE: Final = {
+    "lava-network": "LAVA has dropped it; send addresses with lava-send, and read them from the cache of a wait",
     **dict.fromkeys(("lava-vland-self", "lava-vland-names", "lava-vland-tags"), "there are no VLANs here"),
     **dict.fromkeys(
         ("lava-test-case-attach", "lava-test-run-attach", "lava-test-case-metadata"),

@@ -293,7 +293,9 @@ class MemberRun:
         self._note("installed", directory=self._directory, cache=self._cache)
 
     def _scripts(self) -> dict[str, bytes]:
-        scripts = dict(resources.target_scripts())
+        known = resources.target_scripts()
+        wanted = resources.ALWAYS | overlay.named(self._tests, known)
+        scripts = {name: content for name, content in known.items() if name in wanted}
         for call in self._calls.values():
             scripts.update(call.SCRIPTS)
         return scripts

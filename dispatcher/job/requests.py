@@ -50,7 +50,10 @@ def read_requests(node: Node | None, roles: Iterable[str]) -> tuple[Request, ...
     found = {} if node is None else node.mapping(keys.ACTION_PROTOCOLS)
     if "lava-multinode" not in found:
         return ()
-    return tuple(_request(entry, frozenset(roles)) for entry in found["lava-multinode"].sequence("a request"))
+    requests = found["lava-multinode"]
+    # LAVA's documentation shows one request without a dash, too.
+    entries = [requests] if requests.is_mapping else requests.sequence("a request")
+    return tuple(_request(entry, frozenset(roles)) for entry in entries)
 
 
 def _request(entry: Node, roles: frozenset[str]) -> Request:

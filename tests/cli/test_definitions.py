@@ -68,7 +68,12 @@ def test_a_raise_ends_its_member_and_an_essential_one_ends_all(multinode: Multin
     job = yaml.safe_load(
         job_text(
             {
-                "a": ["lava-sync s", "lava-test-case x --shell lava-test-raise no network || true", "lava-sync never"],
+                "a": [
+                    "lava-test-case fails --shell false",
+                    "lava-sync s",
+                    "lava-test-case x --shell lava-test-raise no network || true",
+                    "lava-sync never",
+                ],
                 "b": ["lava-sync s", "lava-test-case fails --shell false", "lava-wait never"],
             }
         )
@@ -79,7 +84,7 @@ def test_a_raise_ends_its_member_and_an_essential_one_ends_all(multinode: Multin
     assert ran.reason(1, "lava", "0_a") == "lava-test-raise: no network"
     assert ran.reason(1, "lava", "job") == "local-1: lava-test-raise: no network"
     assert "the essential member 1 (a) has failed" in ran.reason(2, "lava", "job")
-    assert ran.result(2, "0_b", "fails") == "fail"
+    assert ran.result(1, "0_a", "fails") == ran.result(2, "0_b", "fails") == "fail", "which is no reason to end"
 
 
 def test_what_is_installed_and_what_runs_in_the_background(multinode: Multinode, write: Write, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ GROUPS: Final = frozenset(("test_case_id", "result"))
 GONE: Final = {
     "lava-network": "LAVA has dropped it; send addresses with lava-send, and read them from the cache of a wait",
     **dict.fromkeys(("lava-vland-self", "lava-vland-names", "lava-vland-tags"), "there are no VLANs here"),
+    **dict.fromkeys(("lava-lxc-device-add", "lava-lxc-device-wait-add"), "there are no containers here"),
     **dict.fromkeys(
         ("lava-test-case-attach", "lava-test-run-attach", "lava-test-case-metadata"),
         "LAVA has dropped it; record what matters with lava-test-case or lava-test-reference",

@@ -315,7 +315,7 @@ class MemberRun:
             test,
             directory=self._directory,
             first_index=index,
-            uuid_for=lambda _name: uuid.uuid4().hex,
+            uuid_for=lambda _name: f"{self.seat.member.id}_{uuid.uuid4().hex}",
             cache=self._cache,
         )
         await install(shell, self._directory, files, deadline=deadline)

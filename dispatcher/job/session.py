@@ -90,7 +90,7 @@ class TestSession:
             await running
         finally:
             running.cancel()
-            await asyncio.wait((running,))
+            await asyncio.gather(running, return_exceptions=True)
 
     def hear(self, data: bytes) -> None:
         """Take what the console said. Never waits."""

@@ -36,6 +36,7 @@ from dispatcher.job.record import Record
 from dispatcher.job.requests import Requester
 from dispatcher.job.results import JOB_SUITE, Case, MemberResults
 from dispatcher.job.session import TestSession
+from dispatcher.job.transports import new_transport
 
 DEFAULT_BOOT_TIMEOUT = 300.0
 """Seconds for getting to a shell where the job sets neither a boot nor an action timeout."""
@@ -192,7 +193,8 @@ class MemberRun:
         config = self._requester.filled_config(self.seat.device.config)
         if config != self.seat.device.config:
             await self._console.close()
-            self._console = self._new_console(type(self.seat.transport)(self.seat.device.name, config))
+            device = replace(self.seat.device, config=config)
+            self._console = self._new_console(new_transport(device, type(self.seat.transport)))
 
     def _request(self) -> str:
         return f"{self.seat.member.id}.{next(self._requests)}"

@@ -13,15 +13,16 @@ from dispatcher.console.transport import Transport
 from dispatcher.coordinator.client import EmbeddedClient
 from dispatcher.coordinator.journal.memory import MemoryJournal
 from dispatcher.coordinator.live import GRACE, LiveGroup, Notice
-from dispatcher.errors import MultinodeError, OutputError, PluginError, UserError
+from dispatcher.errors import OutputError, UserError
 from dispatcher.group.events import Member
 from dispatcher.job.calls import Call
 from dispatcher.job.definition import Job
-from dispatcher.job.devices import Device, Placement
+from dispatcher.job.devices import Placement
 from dispatcher.job.hosts import Hosts
 from dispatcher.job.member import MemberRun, Seat
 from dispatcher.job.record import Observer, Record
 from dispatcher.job.results import Case, write
+from dispatcher.job.transports import new_transport
 
 PASSED, FAILED, BROKEN = 0, 1, 3
 
@@ -63,7 +64,7 @@ def seats(placements: Sequence[Placement], transports: Mapping[str, type[Transpo
         Seat(
             Member(str(first_id + number), placement.role.name),
             placement.device,
-            _transport(placement.device, transports[placement.device.transport]),
+            new_transport(placement.device, transports[placement.device.transport]),
             placement.role.environment,
             placement.role.essential,
         )
@@ -79,18 +80,6 @@ def seats(placements: Sequence[Placement], transports: Mapping[str, type[Transpo
                 hint="give each device a line of its own in the device file",
             )
     return made
-
-
-def _transport(device: Device, kind: type[Transport]) -> Transport:
-    try:
-        return kind(device.name, device.config)
-    except MultinodeError:
-        raise
-    except Exception as error:  # a plugin's mistake is told as one, with its device
-        name = f"{kind.__module__}.{kind.__qualname__}"
-        raise PluginError(
-            f"{name} cannot take its options: {type(error).__name__}: {error}", where=device.name
-        ) from error
 
 
 async def run(

@@ -246,6 +246,7 @@ class TestWhoeverComesAfter:
     @pytest.fixture
     def prompt(self, device: Device) -> Host:
         """An interactive shell at its prompt."""
+        device.settings(**frames_settings(TTY=""))
         program, *rest = device.shell
         host = Host(device.start(program, *rest, "-i", env={"ENV": ""}), lambda _: Never())
         host.call.type(b"PS1=Pro''mpt:; cd .\n")

@@ -28,6 +28,7 @@ REFUSED = {
     "an ID with =": (["a=b"], b"lava-send: the message ID cannot hold '=': a=b\n"),
     "an ID with a blank": (["a b"], b"lava-send: the message ID is one word, not: a b\n"),
     "an ID with a newline": (["a\nb"], b"lava-send: the message ID" + HELD + b"a\n"),
+    "an ID like a framing's number with >": (["2>b"], b"lava-send: the message ID" + HELD + b"2\n"),
     "an ID with >": (["a>b"], b"lava-send: the message ID" + HELD + b"a\n"),
     "a word without =": (["a", "b=1", "word"], b"lava-send: not KEY=VALUE: word\n"),
     "an empty word": (["a", ""], b"lava-send: not KEY=VALUE: \n"),

@@ -3,7 +3,8 @@
 What :meth:`SqliteJournal.append` returned for is there after ``kill -9`` at any moment: it has been handed to the
 kernel. A power cut or a crash of the kernel may cost what the kernel had not yet written: the last seconds
 (``vm.dirty_expire_centisecs``: 30 s) with :attr:`Sync.NORMAL`, nothing with :attr:`Sync.FULL`, which waits for the
-disk at every event. In neither does it cost more than an end of the log (sqlite.org/pragma.html, synchronous).
+disk at every event (sqlite.org/pragma.html, synchronous). A log without its end would let a sync through too early,
+so where the mark tells that the end is missing, the whole file is set aside.
 """
 
 from __future__ import annotations

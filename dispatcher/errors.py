@@ -13,6 +13,7 @@
     │   │   ├── ConsoleTimeout      it did not say what was waited for
     │   │   └── InstallError        the scripts did not arrive whole
     │   ├── CoordinatorError    the coordinator is away, or speaks nonsense
+    │   ├── JournalError        the coordinator's journal cannot be opened or written
     │   └── OutputError         the output directory cannot be written
     ├── JobEnded             1  the job's own rules ended it
     ├── GroupError              an event that contradicts the log of its group
@@ -89,6 +90,10 @@ class InstallError(ConsoleError):
 
 class CoordinatorError(WorldError):
     """The coordinator cannot be reached or broke its protocol. ``where`` is ``host:port``."""
+
+
+class JournalError(WorldError):
+    """The coordinator's journal cannot be opened or written. ``where`` is its path."""
 
 
 class OutputError(WorldError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import ssl as tls
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
@@ -85,8 +86,9 @@ async def exchange(
     except asyncio.IncompleteReadError:
         raise CoordinatorError("the coordinator closed the connection", where=str(address)) from None
     except OSError as error:
-        what = f"the coordinator cannot be reached: {error.strerror or error}"
-        raise CoordinatorError(what, where=str(address)) from None
+        # asyncio puts the address, which stands before it already, into most of its texts.
+        text = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+        raise CoordinatorError(f"the coordinator cannot be reached: {text}", where=str(address)) from None
     except WireError as error:
         raise CoordinatorError(f"that is no coordinator: {error.what}", where=str(address)) from None
 

@@ -14,7 +14,7 @@ ACCEPTED = {
     "data": ["ready", "server_ip=10.0.0.1", "free_space=12-G", "X9=2"],
     "empty value": ["ready", "c="],
     "blanks in a value": ["ready", "time=up 12:30 and more", "next=1"],
-    "blanks before a value": ["ready", "k=  v"],
+    "blanks around values": ["ready", "k=  v", "j= v  "],
     "nothing is evaluated": ["*", "a=*", "b=?", "c=$(touch X)", "d=`touch X`", "e=~", "f=\"'\\n%s", "g=<LAVA_x"],
     "options are IDs": ["--timeout", "n=-e"],
     "the longest ID": ["i" * 128],
@@ -47,7 +47,10 @@ REFUSED = {
     "a value with an escape": (["a", "k=\x1b[0m"], b"lava-send: the value" + HELD + b"k=\n"),
     "a value with DEL": (["a", "k=v\x7f"], b"lava-send: the value" + HELD + b"k=v\n"),
     "a value with >": (["a", "k=a->b"], b"lava-send: the value" + HELD + b"k=a-\n"),
-    "a marker across key and value": (["a", "<LAVA_SIGNAL_X=a\n"], b"lava-send: this dispatcher's keys are letters, digits and '_', not: \n"),
+    "a marker across key and value": (
+        ["a", "<LAVA_SIGNAL_X=a\n"],
+        b"lava-send: this dispatcher's keys are letters, digits and '_', not: \n",
+    ),
     "a value with a marker": (["a", "k=1<LAVA_TEST_RUNNER EXIT>"], b"lava-send: the value" + HELD + b"k=1\n"),
     "a key with a dash": (["a", "k-j=v"], b"lava-send: this dispatcher's keys are letters, digits and '_', not: k-j\n"),
     "a key that is not ASCII": (
@@ -55,10 +58,13 @@ REFUSED = {
         b"lava-send: this dispatcher's keys are letters, digits and '_', not: ",
     ),
     "a blank after a value": (
-        ["a", "k=v "],
+        ["a", "k=v ", "j="],
         b"lava-send: with this dispatcher the value cannot end with a blank: k=v ",
     ),
-    "a wide blank after a value": (["a", "k=v\u2003"], b"with this dispatcher the value cannot end with a blank: k=v"),
+    "a wide blank after a value": (
+        ["a", "k=v\u2003", "j="],
+        b"with this dispatcher the value cannot end with a blank: k=v",
+    ),
     "a wide blank in an ID": (["a\u00a0b"], b"lava-send: the message ID is one word, not: a"),
     "another pair in a value": (["a", "k=v w=x"], b"with this dispatcher the value cannot hold '=': k=v w=x\n"),
     "padding": (["a", "k=YQ=="], b"with this dispatcher the value cannot hold '=': k=YQ==\n"),

@@ -101,7 +101,7 @@ class OutputError(WorldError):
 
 
 class JobEnded(MultinodeError):
-    """A time limit of the job has passed, or an essential member has failed. ``where`` is the device's name."""
+    """A time limit has passed, an essential member has failed, or a test has raised. ``where`` is the device's name."""
 
 
 class GroupError(MultinodeError):

@@ -14,6 +14,15 @@ from dispatcher.errors import MultinodeError
 LIBRARY: Final = "lava-multi-node.lib"
 SETTINGS: Final = "lava-multi-node.conf"
 
+ALWAYS: Final = frozenset(
+    (
+        *(LIBRARY, "lava-self", "lava-role", "lava-group", "lava-send", "lava-wait", "lava-wait-all", "lava-sync"),
+        *("lava-test-runner", "lava-test-shell", "lava-test-case", "lava-test-set", "lava-test-raise"),
+        *("lava-echo-ipv4",),
+    )
+)
+"""What every device gets, whatever its tests name: they may call scripts of the device's own that call these."""
+
 _PACKAGE: Final = Path(__file__).parent
 
 

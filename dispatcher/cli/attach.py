@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from dispatcher.cli.run import execute, load_plugins, read_files
+from dispatcher.cli.run import execute, load_plugins, place, read_files
 from dispatcher.errors import UsageError
 from dispatcher.job import runner
-from dispatcher.job.devices import assign
 from dispatcher.job.meeting import Elsewhere
 
 
@@ -20,7 +19,7 @@ def command(arguments: argparse.Namespace) -> int:
     if not roles:
         names = ", ".join(role.name for role in job.roles if role.count)
         raise UsageError(f"no member has the role {arguments.role!r}", where="--role", hint=f"the roles are {names}")
-    placements = assign(replace(job, roles=(replace(roles[0], count=1),)), devices)
+    placements = place(replace(job, roles=(replace(roles[0], count=1),)), devices)
     size = sum(role.count for role in job.roles)
     elsewhere = Elsewhere(arguments.coordinator, size, arguments.group, arguments.token)
     options = runner.Options(arguments.output, arguments.job_id, elsewhere=elsewhere)

@@ -12,7 +12,7 @@ from pathlib import Path
 from dispatcher.cli.render import Live, summary
 from dispatcher.cli.signals import until_signal
 from dispatcher.errors import FileError
-from dispatcher.job import runner
+from dispatcher.job import helpers, runner
 from dispatcher.job.definition import Job, load_job, resolve_job
 from dispatcher.job.devices import Devices, Placement, assign, load_devices
 from dispatcher.job.meeting import Elsewhere
@@ -47,7 +47,14 @@ def read(
     :raises FileError: one of them is wrong.
     """
     job, devices = read_files(job_path, devices_path, plugins, notes=notes)
-    return job, assign(job, devices)
+    return job, place(job, devices)
+
+
+def place(job: Job, devices: Devices) -> Sequence[Placement]:
+    """Give every member a device that has what its tests ask for. :raises FileError: there is none."""
+    placements = assign(job, devices)
+    helpers.check(job, placements)
+    return placements
 
 
 def read_files(

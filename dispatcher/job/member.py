@@ -10,7 +10,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from dispatcher.job.definition import AutoLogin, Boot, Job, Test
 from dispatcher.job.devices import Device
 from dispatcher.job.hosts import Hosts
 from dispatcher.job.record import Record
+from dispatcher.job.requests import Requester
 from dispatcher.job.results import JOB_SUITE, Case, MemberResults
 from dispatcher.job.session import TestSession
 
@@ -92,14 +93,16 @@ class MemberRun:
             now=lambda: datetime.now(UTC),
             observe=self._note_case,
         )
-        self._console = Console(
-            seat.device.name,
-            seat.transport,
-            Transcript(output / "consoles" / f"{seat.member.id}.log"),
-            character_delay=seat.device.character_delay,
-        )
+        self._log = output / "consoles" / f"{seat.member.id}.log"
+        self._console = self._new_console(seat.transport)
         self._tests = [a for a in job.actions if isinstance(a, Test) and seat.member.role in a.roles]
         self._boots = [a for a in job.actions if isinstance(a, Boot) and seat.member.role in a.roles]
+        self._requester = Requester(client, self._request, self._note)
+        self._joined = False
+
+    def _new_console(self, transport: Transport) -> Console:
+        device = self.seat.device
+        return Console(device.name, transport, Transcript(self._log), character_delay=device.character_delay)
 
     def _note(self, kind: str, **data: Any) -> None:
         self._record.note(kind, self.seat.member, self.seat.device.name, **data)
@@ -148,13 +151,14 @@ class MemberRun:
                     shutil.rmtree(self._directory, ignore_errors=True)
 
     async def _run(self) -> None:
+        await self._before_opening()
         self._note("opening")
         self._console.open()
         shell = await self._reach_shell()
         self._note("shell")
         await self._prepare(shell)
         try:
-            self._members = await self._client.join(self._request())
+            await self._join()
             await self._introduce(shell)
             index = 0
             for stage, test in enumerate(self._tests):
@@ -165,6 +169,30 @@ class MemberRun:
             raise
         finally:
             await self._clean_up(shell)
+
+    async def _join(self) -> None:
+        if not self._joined:
+            self._joined = True
+            self._members = await self._client.join(self._request())
+
+    async def _before_opening(self) -> None:
+        """Wait for a delayed start, and make the requests of the actions that come before there is a shell."""
+        role = self._job.role(self.seat.member.role)
+        before = [a for a in self._job.actions_of(role.name) if not isinstance(a, Test)]
+        requests = [request for action in before for request in action.requests]
+        if role.starts_after is None and not requests:
+            return
+        # The others may not wait for a host that is not open while this member waits for them.
+        self._hosts.withdraw(self.seat.member.id)
+        timeout = self._job.call_timeout(None, role.name)
+        await self._join()
+        if role.starts_after is not None:
+            await self._requester.start_after(role.starts_after, timeout)
+        await self._requester.make(requests, timeout)
+        config = self._requester.filled_config(self.seat.device.config)
+        if config != self.seat.device.config:
+            await self._console.close()
+            self._console = self._new_console(type(self.seat.transport)(self.seat.device.name, config))
 
     def _request(self) -> str:
         return f"{self.seat.member.id}.{next(self._requests)}"
@@ -256,7 +284,9 @@ class MemberRun:
             nonce=secrets.token_hex(2),
         )
         environment = overlay.environment(
-            device.environment, self.seat.environment, {"LAVA_MULTI_NODE_CACHE": self._cache}
+            device.environment,
+            self.seat.environment,
+            {"LAVA_MULTI_NODE_CACHE": self._cache, "LAVA_JOB_ID": member.id},
         )
         await install(
             shell,
@@ -267,7 +297,9 @@ class MemberRun:
         self._note("installed", directory=self._directory, cache=self._cache)
 
     def _scripts(self) -> dict[str, bytes]:
-        scripts = dict(resources.target_scripts())
+        known = resources.target_scripts()
+        wanted = resources.ALWAYS | overlay.named(self._tests, known)
+        scripts = {name: content for name, content in known.items() if name in wanted}
         for call in self._calls.values():
             scripts.update(call.SCRIPTS)
         return scripts
@@ -280,6 +312,8 @@ class MemberRun:
 
     async def _test(self, shell: Shell, stage: int, test: Test, index: int) -> None:
         deadline = self._deadline(test.timeout)
+        await self._requester.make(test.requests, self._job.call_timeout(test, self.seat.member.role))
+        test = replace(test, definitions=tuple(map(self._requester.filled_definition, test.definitions)))
         files = overlay.build(
             stage,
             test,
@@ -290,6 +324,7 @@ class MemberRun:
         )
         await install(shell, self._directory, files, deadline=deadline)
         suites = [f"{index + offset}_{definition.name}" for offset, definition in enumerate(test.definitions)]
+        self.results.plan(dict(zip(suites, test.definitions, strict=True)))
         session = TestSession(
             self._console,
             self.seat.member,
@@ -305,7 +340,7 @@ class MemberRun:
         command = f". {self._directory}/environment;{self._directory}/bin/lava-test-runner {self._directory}/{stage}"
         try:
             async with asyncio.timeout_at(deadline):
-                await shell.run_test(command, session.hear)
+                await session.follow(shell.run_test(command, session.hear))
             await session.finish(suites)
         except TimeoutError:
             raise self._unfinished(suites, JobEnded("the test action timed out", where=self.seat.device.name)) from None

@@ -47,8 +47,8 @@ Reaction = Answer | Fail | Later | Never
 
 
 def frames_settings(**values: str) -> dict[str, str]:
-    """The settings of a device that speaks framing 2 and loses no time."""
-    return {"FRAMING": "2", "QUIET": "1", "NONCE": "beef", "BYTES": BYTES} | values
+    """The settings of a device that speaks framing 2 and loses no time, in a test: a runner knows how the tty was."""
+    return {"FRAMING": "2", "QUIET": "1", "NONCE": "beef", "BYTES": BYTES, "TTY": "known"} | values
 
 
 @dataclass

@@ -70,6 +70,7 @@ class TestTheTty:
             host.call.type(b"\x03\x1a\x13")
             host.release("ready", end)  # type: ignore[arg-type]
         host.shows(b"status " + status)
+        assert host.texts == ["WAIT ready", "+BYE"]
         after = host.call.tty()
         assert after[3:] == host.call.initial[3:]
         assert not after[1] & termios.ONLCR
@@ -199,7 +200,7 @@ class TestTheBackground:
         assert host.finish() == 0
         # busybox's ends as the call does.
         assert host.printed in {b"[0]\n[124]\n", b"[0]\n[143]\n"}
-        assert host.texts == ["WAIT x", "+BYE", "WAIT y"]
+        assert host.texts == ["WAIT x", "+BYE", "WAIT y", "+BYE"]
         assert host.call.tty() == host.call.initial
 
     def test_a_call_that_finds_the_console_by_its_controlling_terminal_only(self, device: Device) -> None:
@@ -246,6 +247,7 @@ class TestWhoeverComesAfter:
     @pytest.fixture
     def prompt(self, device: Device) -> Host:
         """An interactive shell at its prompt."""
+        device.settings(**frames_settings(TTY=""))
         program, *rest = device.shell
         host = Host(device.start(program, *rest, "-i", env={"ENV": ""}), lambda _: Never())
         host.call.type(b"PS1=Pro''mpt:; cd .\n")

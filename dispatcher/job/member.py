@@ -9,7 +9,7 @@ import secrets
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from dispatcher.console.shell import Shell
 from dispatcher.console.transcript import Transcript
 from dispatcher.console.transport import Transport
 from dispatcher.coordinator.client import GroupClient
-from dispatcher.errors import JobEnded, MultinodeError
+from dispatcher.errors import ConsoleTimeout, JobEnded, MultinodeError
 from dispatcher.group.events import Member
 from dispatcher.job import overlay
 from dispatcher.job.calls import Call
@@ -39,8 +39,8 @@ from dispatcher.job.session import TestSession
 DEFAULT_BOOT_TIMEOUT = 300.0
 """Seconds for getting to a shell where the job sets neither a boot nor an action timeout."""
 
-ABANDON_TIMEOUT = 1.0
-"""Seconds for typing at a device that its test is over; it may not take what is typed."""
+STOP_TIMEOUT = 10.0
+"""Seconds that a test which is stopped may take to end; then it is left as it is."""
 
 LEAVING_TIMEOUT = 5.0
 """Seconds that a device may take to clean up after its tests; then it is left as it is."""
@@ -75,7 +75,6 @@ class MemberRun:
     ) -> None:
         self.seat = seat
         self.failure: MultinodeError | None = None
-        self._interrupted = False
         self._directory_is_here = False
         self._powered = False
         self._job = job
@@ -153,30 +152,22 @@ class MemberRun:
         self._console.open()
         shell = await self._reach_shell()
         self._note("shell")
-        await self._prepare(shell)
         try:
+            await self._prepare(shell)
             await self._client.join(self._request())
             index = 0
             for stage, test in enumerate(self._tests):
                 await self._test(shell, stage, test, index)
                 index += len(test.definitions)
-        except asyncio.CancelledError:
-            self._interrupted = True
-            raise
         finally:
-            await self._clean_up(shell)
+            await _whole(self._clean_up(shell))
 
     def _request(self) -> str:
         return f"{self.seat.member.id}.{next(self._requests)}"
 
     async def _finish(self) -> None:
-        # Shielded: an interrupt while this waits for a program to end must not leave the program behind.
-        closing = asyncio.ensure_future(self._close())
         try:
-            await asyncio.shield(closing)
-        except asyncio.CancelledError:
-            await closing
-            raise
+            await _whole(self._close())
         finally:
             self._note("closed")
 
@@ -298,16 +289,18 @@ class MemberRun:
             timeout=self._job.call_timeout(test, self.seat.member.role),
         )
         self._note("testing", suites=suites)
-        command = f". {self._directory}/environment;{self._directory}/bin/lava-test-runner {self._directory}/{stage}"
+        runner = f"exec {self._directory}/bin/lava-test-runner {self._directory}/{stage}"
         try:
             async with asyncio.timeout_at(deadline):
-                await shell.run_test(command, session.hear)
+                await shell.run_test(f". {self._directory}/environment;{runner}", session.hear)
             await session.finish(suites)
         except TimeoutError:
             raise self._unfinished(suites, JobEnded("the test action timed out", where=self.seat.device.name)) from None
         except MultinodeError as error:
             raise self._unfinished(suites, error) from None
         finally:
+            if shell.busy:
+                await _whole(self._stop(shell, session))
             session.cancel()
 
     def _unfinished(self, suites: list[str], error: MultinodeError) -> MultinodeError:
@@ -316,17 +309,42 @@ class MemberRun:
         self.results.expect_runs(suites, error.what)
         return error
 
+    async def _stop(self, shell: Shell, session: TestSession) -> None:
+        """Have a test that was not waited for end on its device."""
+        self._note("stopping")
+        session.dismiss("the test is being stopped")
+        try:
+            await shell.stop(deadline=asyncio.get_running_loop().time() + STOP_TIMEOUT)
+        except ConsoleTimeout as error:
+            self._note("unstopped", reason=error.what)
+        except MultinodeError:
+            return  # the console has ended, and whoever ran the test was told
+
     async def _clean_up(self, shell: Shell) -> None:
         """Remove what was put on the device and end the loop that ran there, as far as the console still lets us."""
-        if shell.busy or self._interrupted:
-            with contextlib.suppress(MultinodeError, TimeoutError):
-                async with asyncio.timeout(ABANDON_TIMEOUT):
-                    await shell.abandon(f"rm -rf {self._directory}")
+        if shell.busy:
             return
         deadline = asyncio.get_running_loop().time() + LEAVING_TIMEOUT
         with contextlib.suppress(MultinodeError):
             await shell.run(f"rm -rf {self._directory}", deadline=deadline, check=False)
             await shell.leave()
+
+
+async def _whole(work: Coroutine[Any, Any, None]) -> None:
+    """Do some work to its end though this task is cancelled meanwhile, and only then be cancelled.
+
+    An interrupt must leave neither a program behind nor a test on a board.
+    """
+    doing = asyncio.ensure_future(work)
+    cancelled = False
+    while not doing.done():
+        try:
+            await asyncio.shield(doing)
+        except asyncio.CancelledError:
+            cancelled = True
+    doing.result()
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 def _credentials(auto_login: AutoLogin | None) -> console_login.Credentials | None:

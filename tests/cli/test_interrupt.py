@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,7 +56,22 @@ def test_ctrl_c(moment: str, command: list[str], environment: dict[str, str], tm
     assert isinstance(yaml.safe_load((tmp_path / "output" / "results.yaml").read_text()), list)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_ctrl_c_while_python_loads_modules(
+    command: list[str], environment: dict[str, str], write: Write, tmp_path: Path
+) -> None:
+    write("argparse.py", "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nfinally:\n    import re\n")
+    ended = subprocess.run(
+        [*command, "plugins"],
+        env={**environment, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])},
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+        text=True,
+    )
+    assert (ended.returncode, ended.stderr) == (130, "multinode: interrupted\n")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)])
 def test_other_signals(
     number: signal.Signals, status: int, command: list[str], environment: dict[str, str], tmp_path: Path
 ) -> None:

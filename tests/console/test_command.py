@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from console_harness import children, opened, run, soon
 
-from dispatcher.console import command
+from dispatcher.console import processes
 from dispatcher.console.command import CommandTransport
 from dispatcher.console.connection import Console
+from dispatcher.console.processes import Family
 from dispatcher.errors import ConsoleClosed, ConsoleError, UserError
 
 
@@ -145,7 +146,7 @@ def test_without_pidfd_the_end_of_file_still_tells(monkeypatch: pytest.MonkeyPat
 def test_the_last_words_of_a_program_are_heard_though_another_holds_its_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "HANGUP_GRACE", 0.1)
+    monkeypatch.setattr(processes, "HANGUP_GRACE", 0.1)
     log = tmp_path / "log"
 
     async def test() -> None:
@@ -218,7 +219,7 @@ IGNORING = "trap '' HUP TERM INT QUIT"
 
 
 def members_of(session: int) -> set[int]:
-    family = command._Family()
+    family = Family()
     family.session = session
     return family.members()
 
@@ -237,7 +238,7 @@ def members_of(session: int) -> set[int]:
     ids=["plain", "deaf", "deaf-grandchildren", "grandchildren", "deaf-without-tty", "stopped", "orphan"],
 )
 def test_closing_ends_every_process_of_the_session(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "HANGUP_GRACE", 0.1)
+    monkeypatch.setattr(processes, "HANGUP_GRACE", 0.1)
 
     async def test() -> None:
         async with opened(f'sh -c "{script}"') as console:
@@ -265,7 +266,7 @@ def test_a_stopped_program_is_told_to_end(tmp_path: Path) -> None:
 
 
 def test_closing_ends_a_program_that_forks_while_it_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "HANGUP_GRACE", 0.1)
+    monkeypatch.setattr(processes, "HANGUP_GRACE", 0.1)
 
     async def test() -> None:
         async with opened("sh -c 'trap \"sleep 600& sleep 600\" HUP; echo $$; while :; do sleep 600; done'") as console:
@@ -292,17 +293,38 @@ def test_closing_leaves_other_sessions_alone() -> None:
             other.wait()
 
 
+def test_consoles_that_close_together_look_at_all_processes_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+    found = processes._Census.found
+
+    def counting(census: processes._Census) -> Any:
+        nonlocal looks
+        looks += 1
+        return found(census)
+
+    monkeypatch.setattr(processes._Census, "found", counting)
+    families = [Family() for _ in range(8)]
+    for family in families:
+        family.session = -1
+    for expected in (2, 4):  # who finds none looks twice
+        assert [family.members() for family in families] == [set()] * 8
+        assert looks == expected
+    families[0].session = os.getsid(0)
+    assert os.getpid() in families[0].members()
+    assert looks == 5
+
+
 def test_closing_gives_up_on_what_cannot_be_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of another user, as behind sudo, or one that waits for hardware: the run ends all the same."""
-    monkeypatch.setattr(command, "_signal", lambda *_: None)
+    monkeypatch.setattr(processes, "_signal", lambda *_: None)
     leader = 0
 
     async def test() -> None:
         nonlocal leader
         async with opened("sh -c \"trap '' HUP; echo $$; sleep 600\"") as console:
             leader = int((await line(console, rb"(\d+)\r\n")).group(1))
-            monkeypatch.setattr(command, "HANGUP_GRACE", 0.0)
-            monkeypatch.setattr(command, "KILL_GRACE", 0.01)
+            monkeypatch.setattr(processes, "HANGUP_GRACE", 0.0)
+            monkeypatch.setattr(processes, "KILL_GRACE", 0.01)
         assert alive(leader)
 
     run(test())

@@ -57,6 +57,10 @@ class Live:
     def _shell(self, _data: dict[str, Any]) -> str:
         return self._paint("a shell answers on the console", _DIM)
 
+    def _installing(self, data: dict[str, Any]) -> str:
+        size = f"{data['bytes'] / 1000:.0f} kB"
+        return self._paint(f"installing {data['files']} files: {size} to type, about {data['seconds']} s", _DIM)
+
     def _testing(self, data: dict[str, Any]) -> str:
         return self._paint(f"testing: {', '.join(data['suites'])}", _DIM)
 

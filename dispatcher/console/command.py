@@ -14,6 +14,7 @@ from typing import Any, ClassVar, cast
 import pexpect
 from pexpect.spawnbase import SpawnBase
 
+from dispatcher.console.connection import INTERRUPT
 from dispatcher.console.processes import Family
 from dispatcher.console.transport import Option, Transport
 from dispatcher.errors import ConsoleError, UserError
@@ -29,6 +30,10 @@ _DEFAULT_SIGNALS = (
     *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM),
     *(signal.SIGPIPE, signal.SIGXFSZ),  # which Python ignores
 )
+
+
+_INTERRUPTED = {(False, signal.SIGINT), (True, 128 + signal.SIGINT)}
+"""How a program ends that ^C has ended: by the signal, or with the status by which shells tell that."""
 
 
 class CommandTransport(Transport):
@@ -53,6 +58,7 @@ class CommandTransport(Transport):
         self._spawn: pexpect.spawn[bytes] | None = None
         self._family = Family()
         self._end_descriptor: int | None = None
+        self._interrupted = False
 
     def open(self) -> SpawnBase[bytes]:
         program, *arguments = self._argv
@@ -90,6 +96,10 @@ class CommandTransport(Transport):
             self._end_descriptor = os.pidfd_open(self._family.session)
         return self._end_descriptor
 
+    def write(self, spawn: SpawnBase[bytes], data: bytes) -> int:
+        self._interrupted = self._interrupted or INTERRUPT in data
+        return super().write(spawn, data)
+
     def ended(self) -> str:
         program = repr(self._argv[0])
         try:
@@ -102,6 +112,8 @@ class CommandTransport(Transport):
             return f"{program} ended"
         if left is None:
             return f"{program} closed its terminal"
+        if self._interrupted and (left.si_code == os.CLD_EXITED, left.si_status) in _INTERRUPTED:
+            return f"{program} took the Ctrl-C that was typed for a shell as its own and ended; it passes none on"
         if left.si_code == os.CLD_EXITED:
             return f"{program} ended with status {left.si_status}"
         return f"{program} was ended by {_signal_name(left.si_status)}"

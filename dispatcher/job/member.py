@@ -20,7 +20,7 @@ from dispatcher.console import login as console_login
 from dispatcher.console import power
 from dispatcher.console import shell as console_shell
 from dispatcher.console.connection import Console
-from dispatcher.console.install import Entry, install
+from dispatcher.console.install import Entry, install, typed_size
 from dispatcher.console.shell import Shell
 from dispatcher.console.transcript import Transcript
 from dispatcher.console.transport import Transport
@@ -41,6 +41,9 @@ DEFAULT_BOOT_TIMEOUT = 300.0
 
 STOP_TIMEOUT = 10.0
 """Seconds that a test which is stopped may take to end; then it is left as it is."""
+
+QUIETLY_TYPED = 5.0
+"""Seconds of typing at a slow device that need not be told."""
 
 LEAVING_TIMEOUT = 5.0
 """Seconds that a device may take to clean up after its tests; then it is left as it is."""
@@ -71,6 +74,7 @@ class MemberRun:
         record: Record,
         hosts: Hosts,
         output: Path,
+        log_limit: int | None,
         nonce: str,
     ) -> None:
         self.seat = seat
@@ -92,10 +96,11 @@ class MemberRun:
             now=lambda: datetime.now(UTC),
             observe=self._note_case,
         )
+        log = output / "consoles" / f"{seat.member.id}.log"
         self._console = Console(
             seat.device.name,
             seat.transport,
-            Transcript(output / "consoles" / f"{seat.member.id}.log"),
+            Transcript(log, limit=log_limit, full=lambda: self._note("log-full", path=str(log), limit=log_limit)),
             character_delay=seat.device.character_delay,
         )
         self._tests = [a for a in job.actions if isinstance(a, Test) and seat.member.role in a.roles]
@@ -224,7 +229,7 @@ class MemberRun:
             f"bin/{name}": Entry(_for_shell(content, device.lava_test_sh_cmd), executable=name != resources.LIBRARY)
             for name, content in self._scripts().items()
         }
-        await install(shell, self._directory, files, deadline=deadline)
+        await self._install(shell, files, deadline)
         boot_id = await shell.run(
             "{ read -r R </proc/sys/kernel/random/boot_id;} 2>/dev/null", deadline=deadline, check=False
         )
@@ -245,13 +250,16 @@ class MemberRun:
         environment = overlay.environment(
             device.environment, self.seat.environment, {"LAVA_MULTI_NODE_CACHE": self._cache}
         )
-        await install(
-            shell,
-            self._directory,
-            {f"bin/{resources.SETTINGS}": Entry(settings), "environment": Entry(environment)},
-            deadline=deadline,
-        )
+        beside = {f"bin/{resources.SETTINGS}": Entry(settings), "environment": Entry(environment)}
+        await self._install(shell, beside, deadline)
         self._note("installed", directory=self._directory, cache=self._cache)
+
+    async def _install(self, shell: Shell, files: Mapping[str, Entry], deadline: float) -> None:
+        size = typed_size(files)
+        seconds = size * self.seat.device.character_delay
+        if seconds > QUIETLY_TYPED:
+            self._note("installing", files=len(files), bytes=size, seconds=round(seconds))
+        await install(shell, self._directory, files, deadline=deadline)
 
     def _scripts(self) -> dict[str, bytes]:
         scripts = dict(resources.target_scripts())
@@ -275,7 +283,7 @@ class MemberRun:
             uuid_for=lambda _name: uuid.uuid4().hex,
             cache=self._cache,
         )
-        await install(shell, self._directory, files, deadline=deadline)
+        await self._install(shell, files, deadline)
         suites = [f"{index + offset}_{definition.name}" for offset, definition in enumerate(test.definitions)]
         session = TestSession(
             self._console,

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dispatcher.console.transcript import LOG_LIMIT
 from dispatcher.console.transport import Transport
 from dispatcher.coordinator.client import EmbeddedClient
 from dispatcher.coordinator.journal.memory import MemoryJournal
@@ -33,11 +34,13 @@ class Options:
     :param output: the directory for results, logs and events; made where it is missing.
     :param first_id: the first member's id; the others follow it.
     :param grace: seconds after which the waits of stuck members fail, None for never.
+    :param log_limit: bytes of each console that are kept, None for all.
     """
 
     output: Path
     first_id: int = 1
     grace: float | None = GRACE
+    log_limit: int | None = LOG_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,7 @@ async def run(
             record=record,
             hosts=hosts,
             output=options.output,
+            log_limit=options.log_limit,
             nonce=nonce,
         )
         for seat in members

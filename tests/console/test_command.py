@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import re
@@ -108,6 +109,7 @@ def test_a_program_that_the_kernel_does_not_run_is_told_and_leaves_nothing(tmp_p
         ("true", "board: 'true' ended with status 0"),
         ("sh -c 'exit 7'", "board: 'sh' ended with status 7"),
         ("sh -c 'kill -KILL $$'", "board: 'sh' was ended by SIGKILL"),
+        ("sh -c 'kill -INT $$'", "board: 'sh' was ended by SIGINT"),
         ("sh -c 'kill -40 $$'", "board: 'sh' was ended by signal 40"),
         ("sh -c 'trap \"\" HUP; sleep 600 & exit 5'", "board: 'sh' ended with status 5"),
         ("sh -c 'trap \"\" HUP; yes & exit 5'", "board: 'sh' ended with status 5"),
@@ -116,6 +118,19 @@ def test_a_program_that_the_kernel_does_not_run_is_told_and_leaves_nothing(tmp_p
 )
 def test_why_a_program_ended_is_told(text: str, reason: str) -> None:
     assert run(end_of(text)) == reason
+
+
+@pytest.mark.parametrize("program", ["cat", "yes", "sh -c 'trap \"exit 130\" INT; cat; exit 0'"])
+def test_a_program_that_our_own_interrupt_ends_is_not_said_to_have_ended_by_itself(program: str) -> None:
+    async def test() -> None:
+        async with opened(program) as console:
+            with contextlib.suppress(ConsoleClosed):
+                await console.interrupt()
+            name = program.split(maxsplit=1)[0]
+            why = "took the Ctrl-C that was typed for a shell as its own and ended; it passes none on"
+            assert str(await console.ended()) == f"board: {name!r} {why}"
+
+    run(test())
 
 
 def test_the_status_is_told_however_long_the_end_takes(monkeypatch: pytest.MonkeyPatch) -> None:

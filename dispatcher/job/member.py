@@ -45,6 +45,9 @@ STOP_TIMEOUT = 10.0
 QUIETLY_TYPED = 5.0
 """Seconds of typing at a slow device that need not be told."""
 
+LATENESS = 0.001
+"""Seconds by which the pause after a character is longer than asked: timers count milliseconds, and none is early."""
+
 LEAVING_TIMEOUT = 5.0
 """Seconds that a device may take to clean up after its tests; then it is left as it is."""
 
@@ -255,9 +258,9 @@ class MemberRun:
         self._note("installed", directory=self._directory, cache=self._cache)
 
     async def _install(self, shell: Shell, files: Mapping[str, Entry], deadline: float) -> None:
-        size = typed_size(files)
-        seconds = size * self.seat.device.character_delay
-        if seconds > QUIETLY_TYPED:
+        size, delay = typed_size(files), self.seat.device.character_delay
+        seconds = size * (delay + LATENESS)
+        if delay and seconds > QUIETLY_TYPED:
             self._note("installing", files=len(files), bytes=size, seconds=round(seconds))
         await install(shell, self._directory, files, deadline=deadline)
 

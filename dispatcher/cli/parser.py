@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 from dispatcher.cli import attach, check, coordinator, demo, plugins, replay, run, status
+from dispatcher.console.transcript import LOG_LIMIT
 from dispatcher.coordinator.hall import EXPIRY
 from dispatcher.coordinator.live import GRACE
 from dispatcher.coordinator.remote import DEFAULT_PORT, Address
@@ -129,6 +131,14 @@ def _add_grace(command: argparse.ArgumentParser) -> None:
         help="when the waits of members that can only wait for each other fail (default: %(default)g)",
     )
 
+    command.add_argument(
+        "--log-limit",
+        type=_size,
+        metavar="SIZE|none",
+        default=LOG_LIMIT,
+        help="how much of each console is kept, such as 200M (default: 1G)",
+    )
+
 
 def _job_id(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
@@ -173,3 +183,12 @@ def _seconds(text: str) -> float | None:
     if not 0 <= seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number of seconds nor 'never'")
     return seconds
+
+
+def _size(text: str) -> int | None:
+    if text == "none":
+        return None
+    found = re.fullmatch(r"([0-9]{1,15})([kMGT]?)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a size such as 200M or 4G nor 'none'")
+    return int(found.group(1)) << 10 * " kMGT".index(found.group(2) or " ")

@@ -16,6 +16,7 @@ from dispatcher.job import helpers, runner
 from dispatcher.job.definition import Job, load_job, resolve_job
 from dispatcher.job.devices import Devices, Placement, assign, load_devices
 from dispatcher.job.meeting import Elsewhere
+from dispatcher.job.record import RunEvent
 from dispatcher.plugins import Plugins, load
 
 
@@ -24,7 +25,9 @@ def command(arguments: argparse.Namespace) -> int:
     plugins = load_plugins()
     job, placements = read(arguments.job, arguments.devices, plugins)
     elsewhere = arguments.coordinator and Elsewhere(arguments.coordinator, len(placements), token=arguments.token)
-    options = runner.Options(arguments.output, arguments.job_id, arguments.stuck_grace, elsewhere)
+    options = runner.Options(
+        arguments.output, arguments.job_id, arguments.stuck_grace, arguments.log_limit, elsewhere=elsewhere
+    )
     return execute(job, placements, plugins, options, verbose=arguments.verbose)
 
 
@@ -89,8 +92,15 @@ def execute(
     """
     members = runner.seats(placements, plugins.transports, options.first_id)
     live = Live(sys.stdout, [seat.member for seat in members], verbose=verbose)
-    outcome = asyncio.run(until_signal(runner.run(job, members, plugins.calls, options, live.show)))
+    outcome = asyncio.run(until_signal(runner.run(job, members, plugins.calls, options, live.show, _warn)))
     print(summary(outcome, [seat.device.name for seat in members], options.output if kept else None, sys.stdout))
     for error in outcome.errors:
         print(f"multinode: {error}", file=sys.stderr)
     return outcome.status
+
+
+def _warn(event: RunEvent) -> None:
+    """Say on stderr what somebody who does not look on must hear of before the run has ended."""
+    if event.kind == "log-full":
+        what = f"{event.data['path']} has reached its limit of {event.data['limit']} bytes"
+        print(f"multinode: {event.device}: {what}, and ends there; see --log-limit", file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dispatcher.console.transcript import LOG_LIMIT
 from dispatcher.console.transport import Transport
 from dispatcher.coordinator.live import GRACE, Notice
 from dispatcher.errors import OutputError, UserError
@@ -34,12 +35,14 @@ class Options:
     :param first_id: the first member's id; the others follow it.
     :param grace: seconds after which the waits of stuck members fail, None for never; a coordinator elsewhere has its
         own.
+    :param log_limit: bytes of each console that are kept, None for all.
     :param elsewhere: the coordinator to meet at; None for one in this process.
     """
 
     output: Path
     first_id: int = 1
     grace: float | None = GRACE
+    log_limit: int | None = LOG_LIMIT
     elsewhere: Elsewhere | None = None
 
 
@@ -89,11 +92,17 @@ async def run(
 ) -> Outcome:
     """Run a job to its end; cancelled, it closes every console first.
 
-    :raises OutputError: the output directory cannot be written.
+    :raises UserError: the output directory is none.
+    :raises OutputError: it cannot be written.
     :raises CoordinatorError: nobody answers where the coordinator should be.
     """
     try:
         options.output.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(
+            f"{options.output} is no directory, and none can be made there",
+            hint="name one for the results and logs with --output DIR",
+        ) from None
     except OSError as error:
         raise OutputError(f"cannot make {options.output}: {error.strerror}") from None
     record = Record(options.output / "events.jsonl", *observers)
@@ -110,6 +119,7 @@ async def run(
             record=record,
             hosts=hosts,
             output=options.output,
+            log_limit=options.log_limit,
             nonce=nonce,
         )
         for seat in members
@@ -117,7 +127,7 @@ async def run(
     record.note("started", job_name=job.name, group=meeting.name, members=[str(member) for member in everybody])
     try:
         await _run_all(runs, job.timeouts.job)
-        outcome = _outcome(runs, everybody)
+        outcome = _outcome(runs, everybody, record)
         record.note("ended", status=outcome.status)
         return outcome
     finally:
@@ -173,11 +183,11 @@ def _why_to_end(ended: Sequence[MemberRun], limit: float) -> str | None:
     return f"the essential member {lost[0].seat.member} has failed: {lost[0].failure}" if lost else None
 
 
-def _outcome(runs: Sequence[MemberRun], members: Sequence[Member]) -> Outcome:
+def _outcome(runs: Sequence[MemberRun], members: Sequence[Member], record: Record) -> Outcome:
     cases = [case for run in runs for case in run.results.cases]
-    errors = [str(run.failure) for run in runs if run.failure is not None]
-    broken = any(run.failure.exit_status == BROKEN for run in runs if run.failure is not None)
-    if broken:
+    failures = [failure for failure in (*(run.failure for run in runs), record.failure) if failure is not None]
+    errors = [str(failure) for failure in failures]
+    if any(failure.exit_status == BROKEN for failure in failures):
         status = BROKEN
     elif errors or any(case.result in {"fail", "unknown"} for case in cases):
         status = FAILED

@@ -112,7 +112,7 @@ def multinode(tmp_path: Path, environment: dict[str, str], command: list[str]) -
 
     def run(*arguments: str | Path) -> Ran:
         output = tmp_path / "output"
-        extra = ["--output", str(output)] if arguments[0] == "run" else []
+        extra = ["--output", str(output)] if arguments[0] == "run" and "--output" not in arguments else []
         done = subprocess.run(
             [*command, *map(str, arguments), *extra],
             capture_output=True,

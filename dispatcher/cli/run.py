@@ -14,7 +14,8 @@ from dispatcher.cli.signals import until_signal
 from dispatcher.errors import FileError
 from dispatcher.job import runner
 from dispatcher.job.definition import Job, load_job, resolve_job
-from dispatcher.job.devices import Placement, assign, load_devices
+from dispatcher.job.devices import Devices, Placement, assign, load_devices
+from dispatcher.job.meeting import Elsewhere
 from dispatcher.plugins import Plugins, load
 
 
@@ -22,7 +23,8 @@ def command(arguments: argparse.Namespace) -> int:
     """Run a job and show how it went."""
     plugins = load_plugins()
     job, placements = read(arguments.job, arguments.devices, plugins)
-    options = runner.Options(arguments.output, arguments.job_id, arguments.stuck_grace)
+    elsewhere = arguments.coordinator and Elsewhere(arguments.coordinator, len(placements), token=arguments.token)
+    options = runner.Options(arguments.output, arguments.job_id, arguments.stuck_grace, elsewhere)
     return execute(job, placements, plugins, options, verbose=arguments.verbose)
 
 
@@ -39,11 +41,19 @@ def load_plugins() -> Plugins:
 def read(
     job_path: Path, devices_path: Path | None, plugins: Plugins, *, notes: bool = True
 ) -> tuple[Job, Sequence[Placement]]:
-    """Read and check the job and device files.
+    """Read and check the job and device files, and give every member a device.
 
     :param notes: say on stderr what in them is not used.
     :raises FileError: one of them is wrong.
     """
+    job, devices = read_files(job_path, devices_path, plugins, notes=notes)
+    return job, assign(job, devices)
+
+
+def read_files(
+    job_path: Path, devices_path: Path | None, plugins: Plugins, *, notes: bool = True
+) -> tuple[Job, Devices]:
+    """Read and check the job and device files. :raises FileError: one of them is wrong."""
     with tempfile.TemporaryDirectory(prefix="multinode-git-") as clones:
         job = resolve_job(load_job(job_path), Path(clones))
     beside = job_path.parent / "devices.yaml"
@@ -54,7 +64,7 @@ def read(
     if notes:
         for note in (*job.ignored, *job.notes, *devices.ignored):
             print(f"multinode: {note}", file=sys.stderr)
-    return job, assign(job, devices)
+    return job, devices
 
 
 def execute(

@@ -66,7 +66,6 @@ class MemberRun:
         job: Job,
         client: GroupClient,
         *,
-        members: tuple[Member, ...],
         calls: Mapping[str, Call],
         record: Record,
         hosts: Hosts,
@@ -80,7 +79,7 @@ class MemberRun:
         self._powered = False
         self._job = job
         self._client = client
-        self._members = members
+        self._members: tuple[Member, ...] = ()
         self._calls = calls
         self._record = record
         self._hosts = hosts
@@ -155,7 +154,8 @@ class MemberRun:
         self._note("shell")
         await self._prepare(shell)
         try:
-            await self._client.join(self._request())
+            self._members = await self._client.join(self._request())
+            await self._introduce(shell)
             index = 0
             for stage, test in enumerate(self._tests):
                 await self._test(shell, stage, test, index)
@@ -225,10 +225,9 @@ class MemberRun:
                 self._note("error", reason=str(error))
 
     async def _prepare(self, shell: Shell) -> None:
-        """Put our scripts on the device, and find out what they must know of it."""
-        device, member = self.seat.device, self.seat.member
-        timeout = self._tests[0].timeout if self._tests else None
-        deadline = self._deadline(timeout)
+        """Put our scripts on the device."""
+        device = self.seat.device
+        deadline = self._deadline(self._tests[0].timeout if self._tests else None)
         files = {
             f"bin/{name}": Entry(_for_shell(content, device.lava_test_sh_cmd), executable=name != resources.LIBRARY)
             for name, content in self._scripts().items()
@@ -237,10 +236,15 @@ class MemberRun:
         boot_id = await shell.run(
             "{ read -r R </proc/sys/kernel/random/boot_id;} 2>/dev/null", deadline=deadline, check=False
         )
+        self._boot_id = boot_id.value
         self._directory_is_here = self._hosts.is_here(boot_id.value)
+
+    async def _introduce(self, shell: Shell) -> None:
+        """Tell the scripts on the device what they must know of it and of the group, which is complete now."""
+        device, member = self.seat.device, self.seat.member
+        deadline = self._deadline(self._tests[0].timeout if self._tests else None)
+        shared = await self._hosts.shared(member.id, self._boot_id)
         console = await shell.run("R=$(tty)||R=$(readlink /proc/self/fd/0)||R=", deadline=deadline, check=False)
-        shared = await self._hosts.shared(member.id, boot_id.value)
-        deadline = self._deadline(timeout)  # the others may have taken minutes to boot
         self._cache = f"{self._directory}/lava_multi_node_cache.txt" if shared else overlay.DEFAULT_CACHE
         settings = overlay.settings(
             job_id=member.id,

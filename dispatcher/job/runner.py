@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dispatcher.console.transport import Transport
-from dispatcher.coordinator.client import EmbeddedClient
-from dispatcher.coordinator.journal.memory import MemoryJournal
-from dispatcher.coordinator.live import GRACE, LiveGroup, Notice
+from dispatcher.coordinator.live import GRACE, Notice
 from dispatcher.errors import MultinodeError, OutputError, PluginError, UserError
 from dispatcher.group.events import Member
 from dispatcher.job.calls import Call
 from dispatcher.job.definition import Job
 from dispatcher.job.devices import Device, Placement
 from dispatcher.job.hosts import Hosts
+from dispatcher.job.meeting import Elsewhere, EmbeddedMeeting, Meeting, RemoteMeeting
 from dispatcher.job.member import MemberRun, Seat
 from dispatcher.job.record import Observer, Record
 from dispatcher.job.results import Case, write
@@ -32,12 +31,15 @@ class Options:
 
     :param output: the directory for results, logs and events; made where it is missing.
     :param first_id: the first member's id; the others follow it.
-    :param grace: seconds after which the waits of stuck members fail, None for never.
+    :param grace: seconds after which the waits of stuck members fail, None for never; a coordinator elsewhere has its
+        own.
+    :param elsewhere: the coordinator to meet at; None for one in this process.
     """
 
     output: Path
     first_id: int = 1
     grace: float | None = GRACE
+    elsewhere: Elsewhere | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ async def run(
     """Run a job to its end; cancelled, it closes every console first.
 
     :raises OutputError: the output directory cannot be written.
+    :raises CoordinatorError: nobody answers where the coordinator should be.
     """
     try:
         options.output.mkdir(parents=True, exist_ok=True)
@@ -107,18 +110,13 @@ async def run(
     record = Record(options.output / "events.jsonl", *observers)
     nonce = secrets.token_hex(3)
     everybody = tuple(seat.member for seat in members)
-
-    def tell(notice: Notice) -> None:
-        record.note(notice.kind, text=notice.text, members=list(notice.members))
-
-    group = LiveGroup(f"{job.name}-{nonce}", everybody, MemoryJournal(), grace=options.grace, observe=tell)
+    meeting = await _meet(job, nonce, everybody, options, record)
     hosts = Hosts(member.id for member in everybody)
     runs = [
         MemberRun(
             seat,
             job,
-            EmbeddedClient(group, seat.member.id),
-            members=everybody,
+            meeting.client(seat.member),
             calls=calls,
             record=record,
             hosts=hosts,
@@ -127,17 +125,31 @@ async def run(
         )
         for seat in members
     ]
-    record.note("started", job_name=job.name, group=group.name, members=[str(member) for member in everybody])
+    record.note("started", job_name=job.name, group=meeting.name, members=[str(member) for member in everybody])
     try:
         await _run_all(runs, job.timeouts.job)
         outcome = _outcome(runs, everybody)
         record.note("ended", status=outcome.status)
         return outcome
     finally:
-        group.close()
+        meeting.close()
         with contextlib.ExitStack() as stack:
             stack.callback(record.close)
             write(options.output, [case for run in runs for case in run.results.cases])
+
+
+async def _meet(job: Job, nonce: str, members: Sequence[Member], options: Options, record: Record) -> Meeting:
+    def notice(notice: Notice) -> None:
+        record.note(notice.kind, text=notice.text, members=list(notice.members))
+
+    def tell(text: str) -> None:
+        record.note("coordinator", text=text)
+
+    if options.elsewhere is None:
+        return EmbeddedMeeting(job.name, nonce, members, grace=options.grace, observe=notice)
+    meeting = RemoteMeeting(job.name, secrets.token_hex(8), members, options.elsewhere, tell)
+    await meeting.check()
+    return meeting
 
 
 async def _run_all(runs: Sequence[MemberRun], limit: float) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from dispatcher.cli import attach, check, coordinator, demo, plugins, replay, run, status
-from dispatcher.coordinator.hall import EXPIRY
+from dispatcher.cli import attach, check, coordinator, demo, plugins, replay, run, service, status
 from dispatcher.coordinator.live import GRACE
 from dispatcher.coordinator.remote import DEFAULT_PORT, Address
 from dispatcher.framing.grammar import ID_LIMIT
@@ -42,24 +41,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     command.set_defaults(command=attach.command)
 
     command = commands.add_parser("coordinator", parents=[common], help="the group coordinator as a service")
-    command.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
-    command.add_argument(
-        "--port", type=_port, default=DEFAULT_PORT, help="the port, 0 for any that is free (default: %(default)s)"
-    )
-    command.add_argument(
-        "--journal",
-        metavar="FILE|memory",
-        default="memory",
-        help="where groups are kept; in memory a restart forgets them (default: %(default)s)",
-    )
-    command.add_argument(
-        "--expiry",
-        type=_seconds,
-        metavar="SECONDS|never",
-        default=EXPIRY,
-        help="when a group is forgotten whose members have all fallen silent (default: %(default)g)",
-    )
-    _add_grace(command)
+    service.add_options(command)
     command.set_defaults(command=coordinator.command)
 
     command = commands.add_parser("status", parents=[common], help="groups, members, who waits for what and how long")

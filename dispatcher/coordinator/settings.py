@@ -19,15 +19,13 @@ from dispatcher.coordinator.hall import EXPIRY
 from dispatcher.coordinator.journal.sqlite import Sync
 from dispatcher.coordinator.live import GRACE
 from dispatcher.coordinator.logs import LogFormat
+from dispatcher.coordinator.remote import DEFAULT_PORT
 from dispatcher.coordinator.server import Limits
 from dispatcher.errors import FileError
 from dispatcher.wording import nearest, quoted
 
 FILE_LIMIT: Final = 64 * 1024
 """Bytes of the file."""
-
-PORT: Final = 3079
-"""LAVA's."""
 
 CLIENTS_KEYS: Final = frozenset(("blocksize", "poll_delay", "coordinator_hostname"))
 """Keys of LAVA that only its clients need: where they connect to, how much they read at a time, how often they ask."""
@@ -51,7 +49,7 @@ class Settings:
     """
 
     host: str = "127.0.0.1"
-    port: int = PORT
+    port: int = DEFAULT_PORT
     insecure_listen: bool = False
     journal: Path | None = None
     sync: Sync = Sync.NORMAL
@@ -263,6 +261,6 @@ def default_journal(environment: Mapping[str, str] | None = None) -> Path:
     """Where the journal is if nobody says so: systemd's ``StateDirectory``, or the user's state directory."""
     environment = os.environ if environment is None else environment
     if state := environment.get("STATE_DIRECTORY"):
-        return Path(state.split(":")[0]) / "journal.sqlite3"
+        return Path(state.partition(":")[0]) / "journal.sqlite3"
     home = environment.get("XDG_STATE_HOME") or Path(environment.get("HOME", "/")) / ".local" / "state"
     return Path(home) / "multinode" / "journal.sqlite3"

@@ -8,7 +8,7 @@ share until the answer has left.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, assert_never
 
@@ -96,12 +96,12 @@ class Desk:
 
     def __init__(self, hall: Hall, gate: Callable[[wire.Request], str | None] = lambda _request: None) -> None:
         self.hall = hall
-        self._gate = gate
+        self.gate = gate
         self._encoded: tuple[Data | None, bytes] = (None, b"")
 
     def answer(self, request: wire.Request) -> bytes | Pending:
         """Do what is asked. Everything that goes wrong is a reply, too."""
-        refusal = self._gate(request)
+        refusal = self.gate(request)
         try:
             return self._act(request) if refusal is None else wire.nack(refusal)
         except CallRefused as error:
@@ -138,6 +138,7 @@ class Desk:
         elif room is None:
             if caller.group in hall.forming:
                 raise CallRefused(f"another run of {caller.group} is gathering its members")
+            _check_member(request.members, caller)
             room = hall.open(caller.group, caller.run or "", request.members)
         room = hall.room(caller.group)
         self._check(room, request)
@@ -149,11 +150,7 @@ class Desk:
             raise CallRefused(f"another run of {record.name} is live; give yours another name, or wait for its end")
         if request.members and request.members != record.members:
             raise CallRefused(f"the group {record.name} has other members")
-        known = next((member for member in record.members if member.id == caller.member), None)
-        if known is None:
-            raise CallRefused(f"{caller.member} is no member of the group {record.name}")
-        if caller.role and caller.role != known.role:
-            raise CallRefused(f"{known} cannot be {caller.role}")
+        _check_member(record.members, caller)
 
     def _join_request(self, room: Room, caller: wire.Caller) -> str:
         """The id of a join. LAVA's clients repeat theirs, whereas who comes back after leaving joins anew."""
@@ -251,6 +248,15 @@ class Desk:
                 for forming in self.hall.forming.values()
             ],
         }
+
+
+def _check_member(members: Iterable[Member], caller: wire.Caller) -> None:
+    """:raises CallRefused: the caller is none of them, or is told to play another role."""
+    known = next((member for member in members if member.id == caller.member), None)
+    if known is None:
+        raise CallRefused(f"{caller.member} is no member of the group {caller.group}")
+    if caller.role and caller.role != known.role:
+        raise CallRefused(f"{known} cannot be {caller.role}")
 
 
 def _shown(room: Room) -> dict[str, Any]:

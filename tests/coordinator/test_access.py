@@ -15,7 +15,13 @@ import pytest
 
 from dispatcher.coordinator import wire
 from dispatcher.coordinator.access import Tokens, check_listening, client_tls, is_loopback, server_tls
-from dispatcher.errors import FileError, UsageError
+from dispatcher.coordinator.desk import Desk
+from dispatcher.coordinator.hall import Hall
+from dispatcher.coordinator.journal.memory import MemoryJournal
+from dispatcher.coordinator.remote import Address, Place, RemoteClient, ask_status
+from dispatcher.coordinator.server import Limits, Server
+from dispatcher.errors import CoordinatorError, FileError, UsageError
+from dispatcher.group.events import Member
 
 # --- addresses ---------------------------------------------------------------------------------------------------
 
@@ -137,6 +143,42 @@ def test_a_server_can_ask_clients_for_certificates(pki: Pki) -> None:
 
 def test_who_speaks_no_tls_gets_nothing(pki: Pki) -> None:
     assert not talk(server_tls(pki.server, pki.key("server"), pki.ca), None).startswith(b"hi")
+
+
+def test_who_never_begins_tls_is_let_go(pki: Pki) -> None:
+    async def run() -> bytes:
+        tls = server_tls(pki.server, pki.key("server"))
+        server = Server(Desk(Hall(MemoryJournal())), limits=Limits(header=0.01))
+        port = await server.start("127.0.0.1", 0, ssl=tls)
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            with contextlib.closing(writer):
+                return await reader.read()
+        finally:
+            await server.stop()
+
+    assert asyncio.run(run()) == b""
+
+
+def test_a_member_speaks_over_tls_with_its_token(pki: Pki, tokens: Tokens) -> None:
+    async def run() -> None:
+        server = Server(Desk(Hall(MemoryJournal()), tokens.gate))
+        port = await server.start("127.0.0.1", 0, ssl=server_tls(pki.server, pki.key("server"), pki.ca))
+        try:
+            address, tls = Address("localhost", port), client_tls(pki.ca, pki.client, pki.key("client"))
+            member = Member("1", "server")
+            place = Place("nightly", member, 1, token=NIGHTLY)
+            client = RemoteClient(address, place, tell=print, ssl=tls)
+            assert await client.join("a") == (member,)
+            await client.send("b", "x", [("key", "value")])
+            told = await ask_status(address, token=ADMIN, ssl=tls)
+            assert [group["name"] for group in told.message["groups"]] == ["nightly"]
+            with pytest.raises(CoordinatorError, match="the token is not that of the whole coordinator"):
+                await ask_status(address, token=NIGHTLY, ssl=tls)
+        finally:
+            await server.stop()
+
+    asyncio.run(run())
 
 
 Spoil = Callable[[Pki, Path], tuple[Path, Path, Path | None]]

@@ -73,9 +73,11 @@ class _Waiting:
     request: str
     need: Need
     call: Call | None
+    answered: bool = False
 
     def reply(self) -> bytes:
         if self.future.done():
+            self.answered = True
             return self.desk.answer_wait(self.room, self.need, self.future.result())
         self.let_go()
         return wire.WAIT
@@ -84,7 +86,8 @@ class _Waiting:
         self.room.group.linger(self.request, LINGER)
 
     def told(self) -> None:
-        if self.call is not None and self.future.done():
+        # Not future.done(): the answer may have come after the reply was "wait", before that had left.
+        if self.call is not None and self.answered:
             self.room.repeated.pop(self.call, None)
 
 

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from coordinator_lab import Lab, in_lab
 
+from dispatcher.coordinator import wire
+from dispatcher.group.needs import Kind
+
 ACK, NACK, WAIT = {"response": "ack"}, "nack", {"response": "wait"}
 
 
@@ -118,6 +121,20 @@ def test_the_last_to_arrive_in_a_sync_is_answered_at_once() -> None:
         assert (await lab.stock("two", "lava_sync", messageID="s", message=None))["response"] == "ack"
         assert (await lab.stock("two", "lava_sync", messageID="s", message=None))["response"] == "ack"
         assert (await lab.stock("one", "lava_sync", messageID="s", message=None))["response"] == "ack"
+
+    in_lab(scenario)
+
+
+def test_an_answer_that_comes_while_a_wait_leaves_is_kept_for_the_next_poll() -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.gather("one", "two")
+        sync = [wire.Wait(wire.Caller("g", member, "tester"), Kind.SYNC, "s") for member in ("one", "two")]
+        first = lab.server.desk.answer(sync[0])
+        assert not isinstance(first, bytes)
+        assert first.reply() == wire.WAIT
+        lab.server.desk.answer(sync[1])
+        first.told()
+        assert (await lab.stock("one", "lava_sync", messageID="s"))["response"] == "ack"
 
     in_lab(scenario)
 

@@ -1,0 +1,72 @@
+"""LAVA's own parts, unpacked from Debian's packages: installed, they would bring 180 others."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+PACKAGES = ("lava-common", "lava-coordinator", "lava-dispatcher")
+NEEDED = ("python3-certifi", "python3-chardet", "python3-idna", "python3-requests", "python3-six", "python3-urllib3")
+"""What the dispatcher's protocol imports beside what this project needs anyway."""
+
+PATIENCE = 300
+
+
+def missing(why: str) -> NoReturn:
+    """Skip, or fail where no test may be skipped."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{why}, and in CI no test may be skipped")
+    pytest.skip(f"{why}; MULTINODE_LAVA_ROOT may name a tree into which {', '.join(PACKAGES)} are unpacked")
+
+
+@pytest.fixture(scope="session")
+def lava(pytestconfig: pytest.Config) -> Path:
+    """The tree with LAVA's dispatcher and coordinator, fetched once."""
+    named = os.environ.get("MULTINODE_LAVA_ROOT")
+    if named:
+        return Path(named)
+    assert pytestconfig.cache is not None
+    kept = pytestconfig.cache.mkdir("lava") / "root"
+    if not kept.is_dir():
+        fetch(kept)
+    return kept
+
+
+def fetch(kept: Path) -> None:
+    """Download and unpack the packages. Another worker may do the same at this moment; the first one's stays."""
+    for tool in ("apt-get", "dpkg"):
+        if shutil.which(tool) is None:
+            missing(f"there is no {tool} to fetch LAVA's packages with")
+    with tempfile.TemporaryDirectory(dir=kept.parent) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        done = apt_get(folder, "download", *PACKAGES, *NEEDED)
+        if done.returncode and os.geteuid() == 0:
+            apt_get(folder, "update")  # a fresh image has no lists, or old ones
+            done = apt_get(folder, "download", *PACKAGES, *NEEDED)
+        if done.returncode:
+            said = [line for line in done.stderr.splitlines() if line.startswith("E:")] or ["it does not say why"]
+            missing(f"apt-get cannot download LAVA's packages ({said[-1]})")
+        root = folder / "root"
+        for package in folder.glob("*.deb"):
+            subprocess.run(["dpkg", "-x", str(package), str(root)], check=True, timeout=PATIENCE)
+        if not kept.is_dir():
+            root.rename(kept)
+
+
+def apt_get(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["apt-get", "-qq", *arguments], cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+
+
+@pytest.fixture(scope="session")
+def lava_environment(lava: Path) -> dict[str, str]:
+    """An environment in which Python finds LAVA's modules."""
+    return {**os.environ, "PYTHONPATH": str(lava / "usr" / "lib" / "python3" / "dist-packages"), "PYTHONWARNINGS": ""}

@@ -37,7 +37,7 @@ class Service:
 
     def __init__(self, home: Path, *options: str | Path) -> None:
         environment = {**os.environ, "XDG_STATE_HOME": str(home)}
-        command = [sys.executable, "-m", "dispatcher.cli.main", "coordinator", *options]
+        command = [sys.executable, "-W", "error", "-m", "dispatcher.cli.main", "coordinator", *options]
         self.process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

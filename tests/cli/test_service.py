@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pki_harness import Pki
 
 from dispatcher.cli.coordinator import serve
 from dispatcher.cli.main import main
@@ -27,6 +28,8 @@ from dispatcher.coordinator.settings import Settings
 from dispatcher.errors import CallRefused, CoordinatorError, JournalError
 from dispatcher.group.events import Event, Member, Sent
 from dispatcher.group.needs import Kind
+
+from .conftest import LOCAL, Multinode, job_text
 
 PATIENCE = 60
 SERVER, CLIENT = MEMBERS = (Member("1", "server"), Member("2", "client"))
@@ -219,6 +222,30 @@ def test_a_journal_that_is_set_aside_is_told_and_the_service_runs(tmp_path: Path
         log = running.stop()
     assert "ERROR" in log
     assert f"{tmp_path}/journal: the journal is no SQLite database; set aside as journal.set-aside-" in log
+
+
+def test_a_run_over_tls_with_a_token(tmp_path: Path, multinode: Multinode, write: Callable[[str, str], Path]) -> None:
+    pki = Pki(tmp_path)
+    write("tokens", "t-* a-token-of-16-bytes\n").chmod(0o600)
+    write("token", "a-token-of-16-bytes\n")
+    job = write("job.yaml", job_text({"server": ["lava-send ready"], "client": ["lava-wait ready"]}))
+    guards = ("--tls-cert", pki.server, "--tls-key", pki.key("server"), "--tls-client-ca", pki.ca)
+    with service(tmp_path, "--port", "0", *guards, "--tokens", tmp_path / "tokens") as running:
+        there = ("run", job, "--devices", LOCAL, "--coordinator", f"localhost:{running.port}")
+        mine = ("--tls-cert", pki.client, "--tls-key", pki.key("client"))
+        ran = multinode(*there, "--tls-ca", pki.ca, *mine, "--token-file", tmp_path / "token")
+        assert ran.status == 0, ran.out + ran.err
+        # Without one of the three, it says which.
+        stranger = multinode(*there, "--tls-ca", pki.other_ca, *mine, "--token-file", tmp_path / "token")
+        assert f"localhost:{running.port}: TLS with the coordinator failed: self-signed certificate" in stranger.err
+        nobody = multinode(*there, "--tls-ca", pki.ca, "--token-file", tmp_path / "token")
+        plain = multinode(*there, "--token-file", tmp_path / "token")
+        for refused in (stranger, nobody, plain):
+            assert (refused.status, refused.err.count("\n")) == (3, 1)
+            assert refused.err.startswith(f"multinode: localhost:{running.port}: ")
+        silent = multinode(*there, "--tls-ca", pki.ca, *mine)
+        assert "asks for a token, and there is none" in silent.out + silent.err
+        assert silent.status != 0
 
 
 class FullDisk(MemoryJournal):

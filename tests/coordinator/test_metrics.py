@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from coordinator_lab import Lab, in_lab
@@ -50,8 +51,12 @@ def test_a_label_may_hold_anything() -> None:
     assert samples(text) == {("multinode_coordinator_x_total", label): 2.0}
 
 
-def test_every_counter_is_shown() -> None:
+def test_every_counter_is_shown_and_every_metric_documented() -> None:
+    documented = (Path(__file__).parents[2] / "docs" / "coordinator-admin.md").read_text()
+
     async def scenario(lab: Lab) -> None:
+        for metric in metrics(Counters(), lab.hall):
+            assert f"`{metric.name}" in documented
         counters = Counters(*range(1, 6))
         for index, table in enumerate((counters.requests, counters.replies, counters.malformed), start=6):
             table["one"] = index

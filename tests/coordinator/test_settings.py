@@ -106,6 +106,11 @@ def test_what_is_wrong_is_told_with_its_line(text: str | bytes, told: str, tmp_p
     assert told in first
 
 
+def test_every_setting_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "coordinator-admin.md").read_text()
+    assert [key for key in READERS if f"`{key}`" not in text] == []
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"nothing.conf' cannot be read: No such file"):
         read_file(tmp_path / "nothing.conf")

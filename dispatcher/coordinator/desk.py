@@ -175,7 +175,7 @@ class Desk:
             self._same_run(room, caller)
             room.group.leave(caller.request or self.hall.mint(), caller.member, request.reason)
             self.hall.close_if_ended(room)
-        return wire.ack()
+        return wire.ACK
 
     def _same_run(self, room: Room, caller: wire.Caller) -> None:
         if caller.run is not None and caller.run != room.record.run:
@@ -192,7 +192,7 @@ class Desk:
         caller = request.caller
         room = self._room(caller)
         room.group.send(caller.request or self.hall.mint(), caller.member, request.message_id, request.data)
-        return wire.ack()
+        return wire.ACK
 
     def _wait(self, request: wire.Wait) -> Pending:
         caller = request.caller

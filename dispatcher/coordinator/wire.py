@@ -33,6 +33,14 @@ HOLD_LIMIT: Final = 3600.0
 REASON_LIMIT: Final = 1000
 VERSION: Final = 1
 
+
+def _constant(name: str) -> NoReturn:
+    """NaN and Infinity, which Python would take."""
+    raise ValueError(name)
+
+
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
+_DECODER: Final = json.JSONDecoder(parse_constant=_constant)
 _HEADER = re.compile(rb"[0-9A-Fa-f]{8}")
 _ESCAPED = re.compile("[\udc80-\udcff]")
 _FORBIDDEN = re.compile("[\0\n\ud800-\udc7f\udd00-\udfff]")
@@ -118,7 +126,7 @@ Request = Join | Send | Wait | Leave | Status
 
 def frame(message: Mapping[str, Any]) -> bytes:
     """A request or reply as it travels."""
-    body = json.dumps(message, separators=(",", ":")).encode("ascii")
+    body = _ENCODER.encode(message).encode("ascii")
     return b"%08X%b" % (len(body), body)
 
 
@@ -132,14 +140,10 @@ def length(header: bytes, limit: int = REQUEST_LIMIT) -> int:
     return size
 
 
-def _constant(name: str) -> NoReturn:
-    raise ValueError(name)
-
-
 def load(body: bytes) -> dict[str, Any]:
     """The JSON object of a request or reply. :raises WireError: it is none."""
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_constant)
+        value = _DECODER.decode(body.decode("utf-8"))
     except (ValueError, RecursionError):
         raise WireError("this is not JSON") from None
     if not isinstance(value, dict):
@@ -353,9 +357,13 @@ def _given(**fields: object) -> dict[str, Any]:
 _OURS: Final = {"multinode": {"version": VERSION}}
 
 
-def ack(message: Mapping[str, Any] | None = None) -> bytes:
-    """Done; of a call that waited, with the data by member that LAVA's clients look through."""
-    return frame({"response": "ack", **_given(message=message), **_OURS})
+ACK: Final = frame({"response": "ack", **_OURS})
+"""Done."""
+
+
+def ack(message: Mapping[str, Any]) -> bytes:
+    """Done, with an answer: of a call that waited the data by member, which LAVA's clients look through."""
+    return frame({"response": "ack", "message": message, **_OURS})
 
 
 def nack(reason: str) -> bytes:

@@ -81,7 +81,7 @@ def test_what_a_stock_dispatcher_sends_is_taken_as_it_writes_it() -> None:
 
 @pytest.mark.parametrize(
     ("reply", "response"),
-    [(wire.ack(), "ack"), (wire.nack('"no"'), "nack"), (wire.WAIT, "wait"), (wire.ack({}), "ack")],
+    [(wire.ACK, "ack"), (wire.nack('"no"'), "nack"), (wire.WAIT, "wait"), (wire.ack({}), "ack")],
 )
 def test_replies_are_counted_by_their_response(reply: bytes, response: str) -> None:
     assert wire.response(reply) == response == wire.parse_reply(body(reply)).response

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ class RemoteMeeting:
     def client(self, member: Member) -> GroupClient:
         there = self._there
         place = Place(self.name, member, there.size, self._members, self._run, there.token)
-        return RemoteClient(there.address, place, tell=self._tell)
+        return RemoteClient(there.address, place, incarnation=f"{secrets.token_hex(4)}.", tell=self._tell)
 
     def close(self) -> None:
         pass

@@ -131,6 +131,20 @@ def test_who_may_not_join() -> None:
     in_lab(scenario)
 
 
+def test_the_requests_of_a_dispatcher_that_is_started_again_are_no_repeats() -> None:
+    async def scenario(lab: Lab) -> None:
+        await joined(lab)
+        again = RemoteClient(
+            Address("127.0.0.1", lab.port), Place("g", MEMBERS[0], 2, MEMBERS, "run"), incarnation="another."
+        )
+        with pytest.raises(CallRefused, match="has joined already"):
+            await again.join("j0")
+        await again.send("s", "m", [])
+        assert lab.journal.read("g")[-1] == Sent("another.s", "1", "m")
+
+    in_lab(scenario)
+
+
 def test_a_member_that_leaves_before_all_have_come_frees_who_waits_for_it() -> None:
     async def scenario(lab: Lab) -> None:
         address = Address("127.0.0.1", lab.port)

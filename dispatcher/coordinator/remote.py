@@ -141,11 +141,13 @@ class RemoteClient:
         self._clock = clock or asyncio.get_running_loop().time
         self._away_since: float | None = None
         self._members: tuple[Member, ...] = place.members
+        self._join: str | None = None
 
     # --- the four acts ---------------------------------------------------------------------------------------
 
     async def join(self, request: str) -> tuple[Member, ...]:
         place = self._place
+        self._join = self._incarnation + request
         reply = await self._insist(
             lambda hold: wire.Join(self._caller(request, hold), place.size, place.members), math.inf
         )
@@ -195,7 +197,7 @@ class RemoteClient:
         place = self._place
         identity = self._incarnation + request
         return wire.Caller(
-            place.group, place.member.id, place.member.role, True, identity, hold, place.run, place.token
+            place.group, place.member.id, place.member.role, True, identity, hold, place.run, place.token, self._join
         )
 
     async def _insist(

@@ -59,6 +59,7 @@ class Caller:
     :param request: an id that is never used for another act of the group; repeated, the act is done once.
     :param hold: seconds that the answer may take before it is ``wait``.
     :param run: the run that the group belongs to.
+    :param join: the id of the join by which the member is here, so that no second console can act for it.
     :param token: what the group's members have been given to prove that they are.
     """
 
@@ -70,6 +71,7 @@ class Caller:
     hold: float = 0.0
     run: str | None = None
     token: str | None = None
+    join: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,7 @@ def _caller(fields: Mapping[str, Any], ours: Mapping[str, Any] | None) -> Caller
         hold=_hold(ours.get("hold", 0.0)),
         run=_optional(ours, "run"),
         token=_optional(ours, "token"),
+        join=_optional(ours, "join"),
     )
 
 
@@ -318,7 +321,7 @@ def dump(request: Request) -> bytes:
     if isinstance(request, Status):
         return frame({"request": "status", "multinode": _given(token=request.token)})
     caller = request.caller
-    ours = _given(id=caller.request, hold=caller.hold or None, run=caller.run, token=caller.token)
+    ours = _given(id=caller.request, hold=caller.hold or None, run=caller.run, token=caller.token, join=caller.join)
     fields: dict[str, Any] = {
         "client_name": caller.member,
         "group_name": caller.group,

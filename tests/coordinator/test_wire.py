@@ -26,7 +26,16 @@ MEMBERS = st.lists(st.builds(Member, NAMES, NAMES), min_size=1, max_size=3, uniq
     tuple
 )
 CALLERS = st.builds(
-    wire.Caller, NAMES, NAMES, NAMES, st.just(True), NAMES, st.just(0.0) | SECONDS, st.none() | NAMES, st.none() | NAMES
+    wire.Caller,
+    NAMES,
+    NAMES,
+    NAMES,
+    st.just(True),
+    NAMES,
+    st.just(0.0) | SECONDS,
+    st.none() | NAMES,
+    st.none() | NAMES,
+    st.none() | NAMES,
 )
 REQUESTS = st.one_of(
     st.builds(wire.Join, CALLERS, st.none() | st.integers(1, wire.GROUP_LIMIT), st.just(()) | MEMBERS),

@@ -115,6 +115,8 @@ async def _exchange(address: Address, request: bytes, ssl: tls.SSLContext | None
 class RemoteClient:
     """A :class:`~dispatcher.coordinator.client.GroupClient` of a group in another process.
 
+    :param incarnation: sets the ids of this process's requests apart from those that another one made for the same
+        member before it.
     :param tell: told once when the coordinator is away, and once when it is back.
     :param hold: seconds that a call asks to be held.
     :param patience: seconds that the coordinator may be away.
@@ -127,6 +129,7 @@ class RemoteClient:
         address: Address,
         place: Place,
         *,
+        incarnation: str = "",
         tell: Callable[[str], None] = lambda _text: None,
         ssl: tls.SSLContext | None = None,
         hold: float = HOLD,
@@ -137,6 +140,7 @@ class RemoteClient:
     ) -> None:
         self._address = address
         self._place = place
+        self._incarnation = incarnation
         self._tell = tell
         self._ssl = ssl
         self._hold = hold
@@ -146,11 +150,13 @@ class RemoteClient:
         self._clock = clock or asyncio.get_running_loop().time
         self._away_since: float | None = None
         self._members: tuple[Member, ...] = place.members
+        self._join: str | None = None
 
     # --- the four acts ---------------------------------------------------------------------------------------
 
     async def join(self, request: str) -> tuple[Member, ...]:
         place = self._place
+        self._join = self._incarnation + request
         reply = await self._insist(
             lambda hold: wire.Join(self._caller(request, hold), place.size, place.members), math.inf
         )
@@ -198,7 +204,10 @@ class RemoteClient:
 
     def _caller(self, request: str, hold: float = 0.0) -> wire.Caller:
         place = self._place
-        return wire.Caller(place.group, place.member.id, place.member.role, True, request, hold, place.run, place.token)
+        identity = self._incarnation + request
+        return wire.Caller(
+            place.group, place.member.id, place.member.role, True, identity, hold, place.run, place.token, self._join
+        )
 
     async def _insist(
         self,

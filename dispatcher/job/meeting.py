@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import ssl
 import time
 from collections.abc import Callable, Sequence
@@ -93,7 +94,8 @@ class RemoteMeeting:
     def client(self, member: Member) -> GroupClient:
         there = self._there
         place = Place(self.name, member, there.size, self._members, self._run, there.token)
-        return RemoteClient(there.address, place, tell=self._tell, ssl=there.tls)
+        incarnation = f"{secrets.token_hex(4)}."
+        return RemoteClient(there.address, place, incarnation=incarnation, tell=self._tell, ssl=there.tls)
 
     def close(self) -> None:
         pass

@@ -167,6 +167,8 @@ async def send_until_it_dies(running: Service, first: int, kill_after: int) -> l
         client = running.client(SERVER)
         client._patience = 0.0
         with contextlib.suppress(CoordinatorError):
+            # The same dispatcher, on one more connection: the same join.
+            await client.join("j1")
             for number in numbers:
                 await client.send(f"s{number}", f"m{number}", [("number", str(number))])
                 acknowledged.append(f"s{number}")

@@ -113,10 +113,12 @@ class Hall:
         # No client can write such a request, and another process has another nonce.
         self._minted = f"\n{secrets.token_hex(8)}\n"
         self._count = 0
+        self._unusable: set[str] = set()
         for record in journal.groups():
             try:
                 self._enter(record)
             except GroupError as error:
+                self._unusable.add(record.name)
                 self.tell(record.name, "damaged", f"its log contradicts itself and is left alone: {error.what}")
 
     def tell(self, group: str, kind: str, text: str, *members: str) -> None:
@@ -154,7 +156,8 @@ class Hall:
         return room
 
     def open(self, name: str, run: str, members: tuple[Member, ...]) -> Room:
-        """Open a group whose members are known."""
+        """Open a group whose members are known. :raises CallRefused: the journal holds one of this name, unusable."""
+        self._check_name(name)
         record = GroupRecord(name, run, members, self._now())
         self._journal.open(record)
         room = self._enter(record)
@@ -170,6 +173,7 @@ class Hall:
         :return: the answer to come, None where it is here: the group is open.
         :raises CallRefused: another run, another size, or a second console with a member's id.
         """
+        self._check_name(name)
         forming = self.forming.get(name)
         if forming is None:
             if size is None:
@@ -192,6 +196,10 @@ class Hall:
         if answer is None:
             answer = forming.waiting[request] = asyncio.get_running_loop().create_future()
         return answer
+
+    def _check_name(self, name: str) -> None:
+        if name in self._unusable:
+            raise CallRefused(f"a group {name} is in the journal, and its log contradicts itself: take another name")
 
     def _check(self, forming: Forming, run: str, size: int | None, member: Member, request: str) -> None:
         known = forming.requests.get(member.id, request)

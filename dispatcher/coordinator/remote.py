@@ -85,12 +85,21 @@ async def exchange(
         raise CoordinatorError("the coordinator does not answer", where=str(address)) from None
     except asyncio.IncompleteReadError:
         raise CoordinatorError("the coordinator closed the connection", where=str(address)) from None
+    except tls.SSLError as error:
+        raise CoordinatorError(f"TLS with the coordinator failed: {_reason(error)}", where=str(address)) from None
     except OSError as error:
         # asyncio puts the address, which stands before it already, into most of its texts.
         text = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
         raise CoordinatorError(f"the coordinator cannot be reached: {text}", where=str(address)) from None
     except WireError as error:
         raise CoordinatorError(f"that is no coordinator: {error.what}", where=str(address)) from None
+
+
+def _reason(error: tls.SSLError) -> str:
+    """OpenSSL's reason in words; for a bad certificate, what is bad about it."""
+    if isinstance(error, tls.SSLCertVerificationError):
+        return error.verify_message
+    return (error.reason or str(error)).replace("_", " ").lower()
 
 
 async def _exchange(address: Address, request: bytes, ssl: tls.SSLContext | None) -> wire.Reply:

@@ -78,7 +78,12 @@ class Server:
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
-                lambda: _Connection(self, half_close=ssl is None), host, port, ssl=ssl, backlog=BACKLOG
+                lambda: _Connection(self, half_close=ssl is None),
+                *(host, port),
+                ssl=ssl,
+                backlog=BACKLOG,
+                # Until this is over there is no connection for us to bound.
+                ssl_handshake_timeout=self.limits.header if ssl else None,
             )
         except OSError as error:
             where = f"{host}:{port}"

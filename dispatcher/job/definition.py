@@ -13,7 +13,8 @@ from typing import Final
 from dispatcher.job import keys
 from dispatcher.job.fields import AutoLogin, auto_login, prompts, variables
 from dispatcher.job.testdef import Definition, load_definitions, resolve
-from dispatcher.job.yamlfile import Node, Skipped, nearest, quoted, read
+from dispatcher.job.yamlfile import Node, Skipped, read
+from dispatcher.wording import nearest, quoted
 
 MEMBERS_LIMIT: Final = 10_000
 """Members of one role."""

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from dispatcher.cli.elsewhere import tls
 from dispatcher.cli.render import Live, summary
 from dispatcher.cli.signals import until_signal
 from dispatcher.errors import FileError
@@ -24,7 +25,8 @@ def command(arguments: argparse.Namespace) -> int:
     """Run a job and show how it went."""
     plugins = load_plugins()
     job, placements = read(arguments.job, arguments.devices, plugins)
-    elsewhere = arguments.coordinator and Elsewhere(arguments.coordinator, len(placements), token=arguments.token)
+    there = arguments.coordinator
+    elsewhere = there and Elsewhere(there, len(placements), token=arguments.token, tls=tls(arguments))
     options = runner.Options(
         arguments.output, arguments.job_id, arguments.stuck_grace, arguments.log_limit, elsewhere=elsewhere
     )

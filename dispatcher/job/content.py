@@ -9,7 +9,8 @@ from typing import Final
 
 from dispatcher.job import keys
 from dispatcher.job.fields import pattern, variables
-from dispatcher.job.yamlfile import Keys, Node, quoted
+from dispatcher.job.yamlfile import Keys, Node
+from dispatcher.wording import quoted
 
 CASES: Final = ("pass", "fail", "skip", "unknown")
 """The results that a test case may have."""

@@ -14,7 +14,8 @@ from dispatcher.job import keys
 from dispatcher.job.fields import AutoLogin, auto_login, character_delay, prompts, results_dir, variables
 from dispatcher.job.requests import Request, read_requests
 from dispatcher.job.testdef import Definition, load_definitions, resolve
-from dispatcher.job.yamlfile import Node, Skipped, nearest, quoted, read
+from dispatcher.job.yamlfile import Node, Skipped, read
+from dispatcher.wording import nearest, quoted
 
 MEMBERS_LIMIT: Final = 10_000
 """Members of one role."""

@@ -16,7 +16,8 @@ from dispatcher.errors import FileError
 from dispatcher.job import keys
 from dispatcher.job.definition import Job, Role
 from dispatcher.job.fields import AutoLogin, auto_login, character_delay, prompts, results_dir, variables
-from dispatcher.job.yamlfile import Node, Skipped, nearest, quoted, read
+from dispatcher.job.yamlfile import Node, Skipped, read
+from dispatcher.wording import nearest, quoted
 
 COUNT_LIMIT: Final = 1000
 """Devices that one entry may stand for."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from dispatcher.job.keys import AUTO_LOGIN
-from dispatcher.job.yamlfile import Node, quoted
+from dispatcher.job.yamlfile import Node
+from dispatcher.wording import quoted
 
 PATTERN_LIMIT: Final = 1000
 """Characters of one prompt."""

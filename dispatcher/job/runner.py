@@ -147,7 +147,11 @@ async def _meet(job: Job, nonce: str, members: Sequence[Member], options: Option
     if options.elsewhere is None:
         return EmbeddedMeeting(job.name, nonce, members, grace=options.grace, observe=notice)
     meeting = RemoteMeeting(job.name, secrets.token_hex(8), members, options.elsewhere, tell)
-    await meeting.check()
+    try:
+        await meeting.check()
+    except BaseException:
+        record.close()
+        raise
     return meeting
 
 

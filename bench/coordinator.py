@@ -149,7 +149,8 @@ async def _sync(coordinator: Coordinator, size: int, rounds: int, poll: float) -
     members = [str(number) for number in range(size)]
 
     def fields(member: str, name: str, act: str, **more: Any) -> dict[str, Any]:
-        held = {"multinode": {"id": f"{act}.{member}", "hold": 600}} if coordinator.ours else {}
+        joined = {} if name == "group_data" else {"join": f"j.{member}"}
+        held = {"multinode": {"id": f"{act}.{member}", "hold": 600, **joined}} if coordinator.ours else {}
         return request(member, name, group, size, **more, **held)
 
     await asyncio.gather(*(insist(port, fields(member, "group_data", "j"), 0.05) for member in members))

@@ -3,6 +3,8 @@
 PYTHON ?= python3
 # More arguments for pytest: make test ARGS='-k sync'
 ARGS ?=
+# Tests at the same time: most of a test is waiting.
+JOBS ?= $(shell expr 2 \* $$(nproc))
 
 # One environment for each Python, so that one can be tried beside another.
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
@@ -60,7 +62,7 @@ test: $(VENV)/installed-dev ## all tests; what they need is installed where you 
 	[ -z "$$missing" ] || say "as root: apt-get install --no-install-recommends $$missing"
 	[ -z "$$missing" ] || [ -z "$${CI-}" ] || stop "these packages are missing, and in CI no test may be skipped"
 	[ -z "$$missing" ] || say "these packages are missing; the tests that need them are skipped"
-	"$(BIN)/python" -m pytest -n 2 $(ARGS)
+	"$(BIN)/python" -m pytest -n $(JOBS) $(ARGS)
 
 lint: $(VENV)/installed-dev ## style, types and the shell scripts
 	@$(FUNCTIONS)
@@ -74,9 +76,9 @@ lint: $(VENV)/installed-dev ## style, types and the shell scripts
 	shellcheck .ci/run
 
 soak: $(VENV)/installed-dev ## the property tests, random corruptions and the bad line, for much longer
-	@HYPOTHESIS_PROFILE=soak "$(BIN)/python" -m pytest -n 2 -m hypothesis $(ARGS)
+	@HYPOTHESIS_PROFILE=soak "$(BIN)/python" -m pytest -n $(JOBS) -m hypothesis $(ARGS)
 	MULTINODE_CORRUPTIONS=10000000 "$(BIN)/python" -m pytest tests/framing/test_reliable.py -k corruption $(ARGS)
-	MULTINODE_SOAK=1 "$(BIN)/python" -m pytest -n 2 tests/line $(ARGS)
+	MULTINODE_SOAK=1 "$(BIN)/python" -m pytest -n $(JOBS) tests/line $(ARGS)
 
 bench: $(VENV)/installed-dev ## the benchmarks
 	@for script in $(BENCHMARKS); do

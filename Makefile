@@ -4,7 +4,7 @@ PYTHON ?= python3
 # More arguments for pytest: make test ARGS='-k sync'
 ARGS ?=
 # Tests at the same time: most of a test is waiting.
-JOBS ?= $(shell expr 2 \* $$(nproc))
+JOBS ?= 4
 
 # One environment for each Python, so that one can be tried beside another.
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))

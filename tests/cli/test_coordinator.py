@@ -19,6 +19,8 @@ from dispatcher.cli.parser import parse
 
 from .conftest import FIXTURES, LOCAL, PATIENCE, Multinode, job_text
 
+pytestmark = pytest.mark.slow
+
 Write = Callable[[str, str], Path]
 Service = Callable[..., "Running"]
 

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import pytest
 import yaml
 
 from .conftest import LOCAL, Multinode, job_text
+
+pytestmark = pytest.mark.slow
 
 Write = Callable[[str, str], Path]
 

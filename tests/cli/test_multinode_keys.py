@@ -6,7 +6,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from .conftest import LOCAL, Multinode
+
+pytestmark = pytest.mark.slow
 
 Write = Callable[[str, str], Path]
 

@@ -6,6 +6,8 @@ import pytest
 
 from .conftest import FIXTURES, LOCAL, Multinode
 
+pytestmark = pytest.mark.slow
+
 PATTERNS: dict[str, dict[str, str]] = {
     "address-pair": {"2 0_client server-address": "pass"},
     "request-reply": {

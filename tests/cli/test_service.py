@@ -31,6 +31,8 @@ from dispatcher.group.needs import Kind
 
 from .conftest import LOCAL, Multinode, job_text
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 60
 SERVER, CLIENT = MEMBERS = (Member("1", "server"), Member("2", "client"))
 

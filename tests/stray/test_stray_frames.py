@@ -17,6 +17,8 @@ from stray_terminal import HISTORY, KINDS, MORE, PROMPT, Terminal
 
 from dispatcher.framing.reliable import LETTERS, Down, Kind, encode_down
 
+pytestmark = pytest.mark.slow
+
 ID = "5e49b9d48fa2"
 FRAMES = [
     encode_down(Down(ID, Kind.DONE)),

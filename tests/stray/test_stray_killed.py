@@ -20,6 +20,8 @@ from dispatcher.framing.reliable import Down, decode_up, encode_down
 from dispatcher.framing.reliable import Kind as Answer
 from dispatcher.job import overlay
 
+pytestmark = pytest.mark.slow
+
 TOOLS = ("cat", "date", "mkdir", "mv", "printf", "rm", "setsid", "sleep", "stty")
 """What the scripts may start. A rest of a frame that names a command can name none but these."""
 

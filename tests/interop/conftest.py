@@ -6,10 +6,12 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from processes import MULTINODE, ended
 
 PACKAGES = ("lava-common", "lava-coordinator", "lava-dispatcher")
 MODULES = "certifi chardet configobj idna magic netifaces pyudev requests six urllib3 voluptuous"
@@ -71,3 +73,19 @@ def apt_get(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def lava_environment(lava: Path) -> dict[str, str]:
     """An environment in which Python finds LAVA's modules."""
     return {**os.environ, "PYTHONPATH": str(lava / "usr" / "lib" / "python3" / "dist-packages"), "PYTHONWARNINGS": ""}
+
+
+@pytest.fixture
+def our_coordinator(tmp_path: Path) -> Iterator[int]:
+    """The port of ours, with its journal in SQLite."""
+    command = [*MULTINODE, "coordinator", "--port", "0", "--journal", str(tmp_path / "journal.sqlite")]
+    with ended(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        line = process.stdout.readline()
+        assert line.startswith("ready on 127.0.0.1:"), process.stderr.read()
+        yield int(line.rpartition(":")[2])
+        process.terminate()
+        _out, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, err
+        assert "Traceback" not in err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
+from dispatcher.cli.elsewhere import tls
 from dispatcher.cli.run import execute, load_plugins, place, read_files
 from dispatcher.errors import UsageError
 from dispatcher.job import runner
@@ -21,6 +22,6 @@ def command(arguments: argparse.Namespace) -> int:
         raise UsageError(f"no member has the role {arguments.role!r}", where="--role", hint=f"the roles are {names}")
     placements = place(replace(job, roles=(replace(roles[0], count=1),)), devices)
     size = sum(role.count for role in job.roles)
-    elsewhere = Elsewhere(arguments.coordinator, size, arguments.group, arguments.token)
+    elsewhere = Elsewhere(arguments.coordinator, size, arguments.group, arguments.token, tls(arguments))
     options = runner.Options(arguments.output, arguments.job_id, elsewhere=elsewhere)
     return execute(job, placements, plugins, options, verbose=arguments.verbose)

@@ -6,9 +6,11 @@ the coordinator failed; 130 interrupted (128 and the signal's number for the oth
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from dispatcher.errors import MultinodeError, Stopped
 
@@ -19,8 +21,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Errors are one or two lines on stderr; a traceback only with ``--debug``."""
     debug = "--debug" in (sys.argv if argv is None else argv)
     try:
-        # Imported here, so that Ctrl-C while Python still loads modules is answered as at any other moment.
-        from dispatcher.cli.parser import parse
+        # Imported here, and little above, so that Ctrl-C finds us ready while Python still loads modules.
+        before = signal.signal(signal.SIGINT, _quit)
+        try:
+            from dispatcher.cli.parser import parse
+        finally:
+            signal.signal(signal.SIGINT, before)
 
         arguments = parse(argv)
         status: int = arguments.command(arguments)
@@ -48,6 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         _tell(f"internal error: {type(error).__name__}: {error}\n  run it again with --debug and report that")
         return _CRASHED
     return status
+
+
+def _quit(number: int, _frame: Any) -> NoReturn:
+    """End while nothing is open yet; an exception might be lost in what the import system calls back."""
+    os.write(sys.stderr.fileno(), b"multinode: interrupted\n")
+    os._exit(128 + number)
 
 
 def _tell(message: str) -> None:

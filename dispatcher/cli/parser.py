@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from dispatcher.cli import attach, check, coordinator, demo, plugins, replay, run, status
-from dispatcher.coordinator.hall import EXPIRY
+from dispatcher.cli import attach, check, coordinator, demo, elsewhere, plugins, replay, run, service, status
+from dispatcher.console.transcript import LOG_LIMIT
 from dispatcher.coordinator.live import GRACE
-from dispatcher.coordinator.remote import DEFAULT_PORT, Address
-from dispatcher.framing.grammar import ID_LIMIT
+from dispatcher.coordinator.remote import Address
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -28,7 +28,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _add_run_options(command, default_output="multinode-output")
     command.add_argument("--job-id", type=_job_id, metavar="N", default=1, help="the first member's id (default: 1)")
     _add_grace(command)
-    _add_coordinator(command, default=None, note="one in this process")
+    elsewhere.add_options(command, default=None, note="one in this process")
     command.set_defaults(command=run.command)
 
     command = commands.add_parser("attach", parents=[common], help="run one member; the others run elsewhere")
@@ -38,33 +38,16 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     command.add_argument("--job-id", required=True, type=_job_id, metavar="N", help="its id, another for every member")
     _add_devices(command)
     _add_run_options(command, default_output="multinode-output")
-    _add_coordinator(command, default=Address("localhost"))
+    elsewhere.add_options(command, default=Address("localhost"))
     command.set_defaults(command=attach.command)
 
     command = commands.add_parser("coordinator", parents=[common], help="the group coordinator as a service")
-    command.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
-    command.add_argument(
-        "--port", type=_port, default=DEFAULT_PORT, help="the port, 0 for any that is free (default: %(default)s)"
-    )
-    command.add_argument(
-        "--journal",
-        metavar="FILE|memory",
-        default="memory",
-        help="where groups are kept; in memory a restart forgets them (default: %(default)s)",
-    )
-    command.add_argument(
-        "--expiry",
-        type=_seconds,
-        metavar="SECONDS|never",
-        default=EXPIRY,
-        help="when a group is forgotten whose members have all fallen silent (default: %(default)g)",
-    )
-    _add_grace(command)
+    service.add_options(command)
     command.set_defaults(command=coordinator.command)
 
     command = commands.add_parser("status", parents=[common], help="groups, members, who waits for what and how long")
     command.add_argument("--json", action="store_true", help="as JSON")
-    _add_coordinator(command, default=Address("localhost"))
+    elsewhere.add_options(command, default=Address("localhost"))
     command.set_defaults(command=status.command)
 
     command = commands.add_parser("check", parents=[common], help="validate a job without opening a console")
@@ -103,23 +86,6 @@ def _add_run_options(command: argparse.ArgumentParser, default_output: str) -> N
     command.add_argument("-v", "--verbose", action="store_true", help="show what the tests print, too")
 
 
-def _add_coordinator(command: argparse.ArgumentParser, default: Address | None, note: str | None = None) -> None:
-    command.add_argument(
-        "--coordinator",
-        type=_address,
-        metavar="HOST[:PORT]",
-        default=default,
-        help=f"the coordinator to meet at, LAVA's or ours (default: {note or default})",
-    )
-    command.add_argument(
-        "--token-file",
-        type=_token,
-        dest="token",
-        metavar="FILE",
-        help="holds the word that shows the coordinator that we may speak for the group",
-    )
-
-
 def _add_grace(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--stuck-grace",
@@ -129,38 +95,19 @@ def _add_grace(command: argparse.ArgumentParser) -> None:
         help="when the waits of members that can only wait for each other fail (default: %(default)g)",
     )
 
+    command.add_argument(
+        "--log-limit",
+        type=_size,
+        metavar="SIZE|none",
+        default=LOG_LIMIT,
+        help="how much of each console is kept, such as 200M (default: 1G)",
+    )
+
 
 def _job_id(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
         raise argparse.ArgumentTypeError(f"{text!r} is no job id: digits only")
     return int(text)
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: a number below 65536")
-    return int(text)
-
-
-def _address(text: str) -> Address:
-    """``HOST``, ``HOST:PORT`` or ``[HOST]:PORT``, the last for addresses that hold colons."""
-    host, colon, port = text.rpartition(":") if ":" in text and not text.endswith("]") else (text, "", "")
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise argparse.ArgumentTypeError(f"{text!r} is no address: HOST:PORT, or [HOST]:PORT")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host:
-        raise argparse.ArgumentTypeError(f"{text!r} names no host")
-    return Address(host, _port(port) if colon else DEFAULT_PORT)
-
-
-def _token(path: str) -> str:
-    try:
-        word = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise argparse.ArgumentTypeError(f"cannot read a token from {path}: {error}") from None
-    if not 0 < len(word.encode()) <= ID_LIMIT or not word.isprintable():
-        raise argparse.ArgumentTypeError(f"{path} does not hold 1 to {ID_LIMIT} printable bytes")
-    return word
 
 
 def _seconds(text: str) -> float | None:
@@ -173,3 +120,12 @@ def _seconds(text: str) -> float | None:
     if not 0 <= seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number of seconds nor 'never'")
     return seconds
+
+
+def _size(text: str) -> int | None:
+    if text == "none":
+        return None
+    found = re.fullmatch(r"([0-9]{1,15})([kMGT]?)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a size such as 200M or 4G nor 'none'")
+    return int(found.group(1)) << 10 * " kMGT".index(found.group(2) or " ")

@@ -57,8 +57,18 @@ class Live:
     def _shell(self, _data: dict[str, Any]) -> str:
         return self._paint("a shell answers on the console", _DIM)
 
+    def _installing(self, data: dict[str, Any]) -> str:
+        size = f"{data['bytes'] / 1000:.0f} kB"
+        return self._paint(f"installing {data['files']} files: {size} to type, about {data['seconds']} s", _DIM)
+
     def _testing(self, data: dict[str, Any]) -> str:
         return self._paint(f"testing: {', '.join(data['suites'])}", _DIM)
+
+    def _stopping(self, _data: dict[str, Any]) -> str:
+        return self._paint("stopping the test on the device", _DIM)
+
+    def _unstopped(self, data: dict[str, Any]) -> str:
+        return self._paint(f"{data['reason']}; it may still run on the device", _RED)
 
     def _call(self, data: dict[str, Any]) -> str | None:
         return None if data["name"] == "SEND" else self._paint(f"{_command(data)} ...", _DIM)

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from dispatcher.cli.elsewhere import tls
 from dispatcher.cli.render import Live, summary
 from dispatcher.cli.signals import until_signal
 from dispatcher.errors import FileError
@@ -16,6 +17,7 @@ from dispatcher.job import helpers, runner
 from dispatcher.job.definition import Job, load_job, resolve_job
 from dispatcher.job.devices import Devices, Placement, assign, load_devices
 from dispatcher.job.meeting import Elsewhere
+from dispatcher.job.record import RunEvent
 from dispatcher.plugins import Plugins, load
 
 
@@ -23,8 +25,11 @@ def command(arguments: argparse.Namespace) -> int:
     """Run a job and show how it went."""
     plugins = load_plugins()
     job, placements = read(arguments.job, arguments.devices, plugins)
-    elsewhere = arguments.coordinator and Elsewhere(arguments.coordinator, len(placements), token=arguments.token)
-    options = runner.Options(arguments.output, arguments.job_id, arguments.stuck_grace, elsewhere)
+    there = arguments.coordinator
+    elsewhere = there and Elsewhere(there, len(placements), token=arguments.token, tls=tls(arguments))
+    options = runner.Options(
+        arguments.output, arguments.job_id, arguments.stuck_grace, arguments.log_limit, elsewhere=elsewhere
+    )
     return execute(job, placements, plugins, options, verbose=arguments.verbose)
 
 
@@ -89,8 +94,15 @@ def execute(
     """
     members = runner.seats(placements, plugins.transports, options.first_id)
     live = Live(sys.stdout, [seat.member for seat in members], verbose=verbose)
-    outcome = asyncio.run(until_signal(runner.run(job, members, plugins.calls, options, live.show)))
+    outcome = asyncio.run(until_signal(runner.run(job, members, plugins.calls, options, live.show, _warn)))
     print(summary(outcome, [seat.device.name for seat in members], options.output if kept else None, sys.stdout))
     for error in outcome.errors:
         print(f"multinode: {error}", file=sys.stderr)
     return outcome.status
+
+
+def _warn(event: RunEvent) -> None:
+    """Say on stderr what somebody who does not look on must hear of before the run has ended."""
+    if event.kind == "log-full":
+        what = f"{event.data['path']} has reached its limit of {event.data['limit']} bytes"
+        print(f"multinode: {event.device}: {what}, and ends there; see --log-limit", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Ends a run on SIGINT, SIGTERM and SIGHUP alike: cancelled once, so that it can close what it opened."""
+"""Ends a run on SIGINT, SIGTERM, SIGHUP and SIGQUIT alike: cancelled once, so that it can close what it opened."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dispatcher.errors import Stopped
 
 _T = TypeVar("_T")
 
-ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 async def until_signal(work: Coroutine[Any, Any, _T]) -> _T:

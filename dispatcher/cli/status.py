@@ -8,13 +8,14 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dispatcher.cli.elsewhere import tls
 from dispatcher.coordinator.remote import ask_status
 from dispatcher.job.results import printable
 
 
 def command(arguments: argparse.Namespace) -> int:
     """Ask a running coordinator, and show what it says as a table or as JSON."""
-    told = asyncio.run(ask_status(arguments.coordinator, token=arguments.token)).message
+    told = asyncio.run(ask_status(arguments.coordinator, token=arguments.token, ssl=tls(arguments))).message
     if arguments.json:
         print(json.dumps(told, indent=2))
     else:

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-import secrets
 import shlex
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import pexpect
 from pexpect.spawnbase import SpawnBase
 
+from dispatcher.console.connection import INTERRUPT
+from dispatcher.console.processes import Family
 from dispatcher.console.transport import Option, Transport
 from dispatcher.errors import ConsoleError, UserError
-
-HANGUP_GRACE = 2.0
-"""Seconds that a program may take to go after SIGHUP and SIGTERM, before SIGKILL."""
-
-KILL_GRACE = 2.0
-"""Seconds to wait for what SIGKILL ends. What is left then is not ours to end: another user's, or stuck in a driver."""
 
 ENDING_GRACE = 0.1
 """Seconds that a program may take from closing its terminal, which its end does first, to having ended."""
 
-MARK = "MULTINODE_CONSOLE"
-"""The environment variable by which the processes of one console are known."""
-
-_FIRST_POLL, _LAST_POLL = 0.005, 0.1
+_POLL = 0.005
 _ROWS, _COLUMNS = 50, 500
 """Wide, so that no line editor on the device wraps what is typed."""
 
@@ -41,42 +32,8 @@ _DEFAULT_SIGNALS = (
 )
 
 
-class _Family:
-    """The processes that came of one program: those of its session, and those that left it but bear its mark."""
-
-    def __init__(self) -> None:
-        self.session = 0
-        self._mark = secrets.token_hex(8)
-
-    def environment(self) -> dict[str, str]:
-        """The program's environment: ours, the mark, and a terminal that no line editor decorates."""
-        return {**os.environ, "TERM": "dumb", MARK: self._mark}
-
-    def members(self) -> set[int]:
-        """Those that still run.
-
-        It looks twice before it says that there are none: a process may fork and end while it is being looked at.
-        """
-        return self._look() or self._look()
-
-    def _look(self) -> set[int]:
-        pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
-        return {pid for pid in pids if self._holds(pid)}
-
-    def _holds(self, pid: int) -> bool:
-        try:
-            return (os.getsid(pid) == self.session or self._marked(pid)) and self._runs(pid)
-        except OSError:
-            return False  # it has ended meanwhile, or is another user's
-
-    def _marked(self, pid: int) -> bool:
-        return f"{MARK}={self._mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-
-    @staticmethod
-    def _runs(pid: int) -> bool:
-        """Whether a process is no zombie (proc(5), the fields of ``/proc/PID/stat``)."""
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-        return stat.rpartition(")")[2].split()[0] not in "ZX"
+_INTERRUPTED = {(False, signal.SIGINT), (True, 128 + signal.SIGINT)}
+"""How a program ends that ^C has ended: by the signal, or with the status by which shells tell that."""
 
 
 class CommandTransport(Transport):
@@ -99,8 +56,9 @@ class CommandTransport(Transport):
         if not self._argv or not self._argv[0]:
             raise UserError("console command is empty", where=device, hint="name a program, such as: {command: sh}")
         self._spawn: pexpect.spawn[bytes] | None = None
-        self._family = _Family()
+        self._family = Family()
         self._end_descriptor: int | None = None
+        self._interrupted = False
 
     def open(self) -> SpawnBase[bytes]:
         program, *arguments = self._argv
@@ -138,18 +96,24 @@ class CommandTransport(Transport):
             self._end_descriptor = os.pidfd_open(self._family.session)
         return self._end_descriptor
 
+    def write(self, spawn: SpawnBase[bytes], data: bytes) -> int:
+        self._interrupted = self._interrupted or INTERRUPT in data
+        return super().write(spawn, data)
+
     def ended(self) -> str:
         program = repr(self._argv[0])
         try:
             left = self._leader()
             deadline = time.monotonic() + ENDING_GRACE
             while left is None and time.monotonic() < deadline:
-                time.sleep(_FIRST_POLL)
+                time.sleep(_POLL)
                 left = self._leader()
         except ChildProcessError:  # SIGCHLD is ignored here, so the kernel has forgotten the status
             return f"{program} ended"
         if left is None:
             return f"{program} closed its terminal"
+        if self._interrupted and (left.si_code == os.CLD_EXITED, left.si_status) in _INTERRUPTED:
+            return f"{program} took the Ctrl-C that was typed for a shell as its own and ended; it passes none on"
         if left.si_code == os.CLD_EXITED:
             return f"{program} ended with status {left.si_status}"
         return f"{program} was ended by {_signal_name(left.si_status)}"
@@ -170,28 +134,9 @@ class CommandTransport(Transport):
         child.child_fd, child.closed = -1, True
         if self._end_descriptor is not None:
             os.close(self._end_descriptor)
-        await _end_family(self._family)
+        await self._family.end()
         _reap(self._family.session)
         process.terminated = child.terminated = True
-
-
-async def _end_family(family: _Family) -> None:
-    """Have every process that came of a program end; those that do not care are killed."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + HANGUP_GRACE
-    asked: set[int] = set()
-    poll = _FIRST_POLL
-    while members := family.members():
-        now = loop.time()
-        if now >= deadline + KILL_GRACE:
-            return
-        if now >= deadline:
-            _signal(members, signal.SIGKILL)
-        else:
-            _signal(members - asked, signal.SIGHUP, signal.SIGTERM, signal.SIGCONT)
-            asked |= members
-        await asyncio.sleep(poll)
-        poll = min(2 * poll, _LAST_POLL)
 
 
 def _reap(pid: int) -> None:
@@ -210,10 +155,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # most real-time signals have no name
         return f"signal {number}"
-
-
-def _signal(pids: Iterable[int], *numbers: signal.Signals) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            for number in numbers:
-                os.kill(pid, number)

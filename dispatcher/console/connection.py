@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import pexpect
 from pexpect.expect import searcher_re
@@ -24,6 +24,13 @@ from dispatcher.framing import grammar
 
 SEARCH_WINDOW = 4096
 """Bytes at the end of what was read in which a prompt is looked for; a prompt longer than that is not one."""
+
+INTERRUPT: Final = b"\x03"
+"""What the tty takes for ^C: it ends what runs, and empties the line that a prompt or a loop reads."""
+
+INTERRUPT_QUIET = 0.3
+INTERRUPT_LIMIT = 2.0
+"""Seconds of silence after which ^C is taken to have acted, and after which it is taken so however much is said."""
 
 LAST_WORDS = 1.0
 """Seconds that reading may go on after a write has failed: the end of file says more of why than the write does."""
@@ -241,6 +248,21 @@ class Console:
             for index in range(len(data)):
                 await self._write(data[index : index + 1])
                 await asyncio.sleep(self._character_delay)
+
+    async def interrupt(self) -> None:
+        """Type ^C until a line that is half typed is gone, whatever reads it, and nothing else until then.
+
+        Twice: bash with readline that gets ^C while it takes a character in heeds it with the next one only. Were that
+        a line feed, it would run the line, without its first byte.
+        """
+        loop = asyncio.get_running_loop()
+        for _ in range(2):
+            await self.send(INTERRUPT)
+            typed = loop.time()
+            acted = typed + INTERRUPT_QUIET
+            while (now := loop.time()) < min(acted, typed + INTERRUPT_LIMIT):
+                await asyncio.sleep(acted - now)
+                acted = max(typed, self.heard) + INTERRUPT_QUIET
 
     async def _write(self, data: bytes) -> None:
         view = memoryview(data)

@@ -15,6 +15,7 @@ TRIES = 3
 """How often a file is written until it has arrived whole."""
 
 _PIECE = LINE_LIMIT - 32
+_AROUND = len("#100 =800 \n")
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -38,6 +39,11 @@ async def install(shell: Shell, directory: str, files: Mapping[str, Entry], *, d
     :raises dispatcher.errors.ConsoleTimeout: it stopped answering.
     """
     await _Installer(shell, directory, files, deadline).run()
+
+
+def typed_size(files: Mapping[str, Entry]) -> int:
+    """How many bytes it takes at least to type the contents of some files."""
+    return sum(len(piece) + _AROUND for entry in files.values() for piece in pieces(entry.content))
 
 
 class _Installer:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from dispatcher.console.connection import Console
-from dispatcher.console.shell import INTERRUPT, RELEASE
+from dispatcher.console.shell import RELEASE
 from dispatcher.errors import ConsoleError, ConsoleTimeout
 
 NUDGE_AFTER = 3.0
@@ -184,7 +184,8 @@ class _Login:
             await self._type(RELEASE + b"\n")
         else:
             # And it may be in the middle of a test.
-            await self._type(INTERRUPT + b"\n" + RELEASE + b"\n")
+            await self._console.interrupt()
+            await self._type(b"\n" + RELEASE + b"\n")
 
     async def _probe(self) -> None:
         self._probes += 1
@@ -192,7 +193,8 @@ class _Login:
         silence = asyncio.get_running_loop().time() - self._console.heard
         if self._probes > _GENTLE_PROBES and silence >= PROBE_AFTER:
             # What was lost may have been a quote, and an earlier run may have left its loop or its test behind.
-            question = INTERRUPT + b"\n" + RELEASE + question
+            await self._console.interrupt()
+            question = b"\n" + RELEASE + question
         if self._probes > 1:
             self._patience = min(2 * self._patience, _LAST_PROBE)
         await self._type(question)

@@ -18,12 +18,13 @@ or changed byte or a kernel line in between, spares at least one ``KEY`` of an a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import secrets
 from dataclasses import dataclass
 from typing import Final
 
-from dispatcher.console.connection import Console, Listener
+from dispatcher.console.connection import INTERRUPT, Console, Listener
 from dispatcher.errors import ConsoleError, ConsoleTimeout, InstallError, MultinodeError
 
 LINE_LIMIT: Final = 900
@@ -38,6 +39,14 @@ LAST_PATIENCE = 8.0
 
 SLOWEST_LINE: Final = 500
 """Bytes a second of a slow line; what is typed may take that long to arrive before patience begins to count."""
+
+FIRST_STOP = 0.5
+"""Seconds that a test may take to end after ^C before it is typed again; each time half as long again."""
+
+_BURST: Final = 5
+_BURST_PAUSE: Final = 0.03
+"""How often ^C is typed when one was not enough, and the seconds between: calls that follow each other closely leave
+only moments in which the tty heeds it."""
 
 _LOOP = (
     "_k=@KEY@;_t=`stty -g 2>/dev/null`;stty -echo 2>/dev/null;_e=`stty -g 2>/dev/null`;"
@@ -60,11 +69,11 @@ _LOOP = (
 
 # The first bytes typed at a console are often lost, the # too: no shell but the loop's may end itself for that.
 _LEAVE = 'case $_k in mn*)_a 0;stty "$_t" 2>/dev/null;exit;;esac'
+_ANY_LINE: Final = b"#0 ?\n"
+"""A line that is not whole; the loop says so."""
+
 RELEASE: Final = f"#0- {_LEAVE} #0- {_LEAVE}\n".encode("ascii")
 """A line that ends any such loop, one that an earlier run has left behind too; a comment at a prompt."""
-
-INTERRUPT: Final = b"\x03"
-"""What the tty takes for ^C: it ends what runs, and empties the line that a prompt or a loop reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +112,7 @@ class Shell:
         self._key = key
         self._pattern = _Report.pattern(key)
         self._number = 0
+        self._test: _Test | None = None
 
     async def run(
         self, command: str, *, deadline: float, check: bool = True, doing: str | None = None, hint: str | None = None
@@ -131,11 +141,12 @@ class Shell:
     async def run_test(self, command: str, listener: Listener) -> Answer:
         """Run a command that may take hours and owns the console meanwhile; its output goes to a listener.
 
-        It runs in a subshell, so whatever it sets is gone afterwards. Nothing but what the listener's owner sends is
-        typed while it runs; the listener gets the output as it comes, without the loop's own answers.
+        It runs in a subshell, so whatever it sets is gone afterwards. ^C ends that at once, without what it still waits
+        for: a program that has to put something in order then must be in its place (``exec``). Nothing but what the
+        listener's owner sends is typed meanwhile; the listener gets the output as it comes, without the loop's answers.
         """
         line = self._doubled("+" + command)
-        test = _Test(self._key, self._pattern, str(self._number), listener)
+        test = self._test = _Test(self._key, self._pattern, str(self._number), listener)
         self.busy = True
         self.console.forget()
         self.console.listen(test.hear)
@@ -179,12 +190,39 @@ class Shell:
             except ConsoleTimeout:
                 continue  # it has gone perhaps, and its answer was lost
 
-    async def abandon(self, last: str) -> None:
-        """Stop a test that runs and end the loop, without waiting for either: for a run that is interrupted.
+    async def stop(self, *, deadline: float) -> None:
+        """End the test that runs by ^C, typed until the loop answers; then commands can be run again.
 
-        :param last: a command for the shell that the device had before.
+        One is not enough: it is lost between a fork and its exec, and on a call that waits, which has the tty read it
+        as a byte. The test's listener goes on to hear: who stops a test has to answer its calls, so that they end.
+
+        :raises ConsoleTimeout: the test did not end before the deadline.
         """
-        await self.console.send(INTERRUPT + b"\n" + RELEASE + last.encode("ascii") + b"\n")
+        if self._test is None or not self.busy:
+            return
+        self.console.listen(self._test.hear)
+        self._test.refused = False
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._interrupt(self._test)
+        except TimeoutError:
+            raise ConsoleTimeout("the test does not heed Ctrl-C", where=self.console.name) from None
+        finally:
+            self.console.listen(None)
+        self.busy = False
+
+    async def _interrupt(self, test: _Test) -> None:
+        pause = FIRST_STOP
+        await self.console.send(INTERRUPT)
+        while not await test.over(pause):
+            # The end may have been told, and lost: any line makes the loop speak.
+            await self.console.send(b"\n" + _ANY_LINE)
+            if await test.over(pause):
+                return
+            for _ in range(_BURST):
+                await self.console.send(INTERRUPT)
+                await asyncio.sleep(_BURST_PAUSE)
+            pause *= 1.5
 
     # --- lines and answers -----------------------------------------------------------------------------------
 
@@ -252,6 +290,15 @@ class _Test:
         self._number = number
         self._listener = listener
         self._held = b""
+
+    async def over(self, patience: float) -> bool:
+        """Whether the loop reads lines again by now, or within some seconds: it told the end, or refused a line."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self.answer is None and not self.refused:
+                    self.news.clear()
+                    await self.news.wait()
+        return self.answer is not None or self.refused
 
     def hear(self, data: bytes) -> None:
         data = self._held + data
@@ -336,11 +383,13 @@ async def _try_to_start(console: Console, shell_command: str) -> Shell | None:
     loop = asyncio.get_running_loop()
     await console.send(typed)
     # An answer that the line lost is given again for any line that the loop can read.
-    for sent in (b"#0 ?\n", INTERRUPT + b"\n" + RELEASE):
+    for last in (False, True):
         try:
             await shell._report(loop.time() + _patience(typed))
         except ConsoleTimeout:
-            await console.send(sent)
+            if last:
+                await console.interrupt()
+            await console.send(b"\n" + RELEASE if last else _ANY_LINE)
             continue
         answer = await shell._ask(shell._doubled("R=$1"))
         if answer.value == code:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, assert_never
 
 from dispatcher.coordinator import wire
-from dispatcher.coordinator.hall import LINGER, Call, Hall, Room
+from dispatcher.coordinator.hall import LINGER, Call, Hall, Room, check_speaker, minted
 from dispatcher.coordinator.live import Data
 from dispatcher.errors import CallRefused
 from dispatcher.group.events import Member
@@ -161,38 +161,34 @@ class Desk:
             return caller.request
         room.group.only_tell()
         if room.group.presence(caller.member) is Presence.HERE:
-            if caller.member not in room.joined:
+            request = room.group.joined[caller.member]
+            if not minted(request):
                 raise CallRefused(f"{caller.member} has joined already")
-            return room.joined[caller.member]
-        request = room.joined[caller.member] = self.hall.mint()
-        return request
+            return request
+        return self.hall.mint()
 
     def _leave(self, request: wire.Leave) -> bytes:
         caller = request.caller
-        self.hall.withdraw(caller.group, caller.member, request.reason)
+        self.hall.withdraw(caller.group, caller.member, caller.join, request.reason)
         room = self.hall.rooms.get(caller.group)
         if room is not None and room.group.presence(caller.member) is not Presence.LEFT:
-            self._same_run(room, caller)
+            _check_speaker(room, caller)
             room.group.leave(caller.request or self.hall.mint(), caller.member, request.reason)
             self.hall.close_if_ended(room)
-        return wire.ack()
-
-    def _same_run(self, room: Room, caller: wire.Caller) -> None:
-        if caller.run is not None and caller.run != room.record.run:
-            raise CallRefused(f"another run of {room.record.name} is live")
+        return wire.ACK
 
     # --- calls -----------------------------------------------------------------------------------------------
 
     def _room(self, caller: wire.Caller) -> Room:
         room = self.hall.room(caller.group)
-        self._same_run(room, caller)
+        _check_speaker(room, caller)
         return room
 
     def _send(self, request: wire.Send) -> bytes:
         caller = request.caller
         room = self._room(caller)
         room.group.send(caller.request or self.hall.mint(), caller.member, request.message_id, request.data)
-        return wire.ack()
+        return wire.ACK
 
     def _wait(self, request: wire.Wait) -> Pending:
         caller = request.caller
@@ -260,6 +256,16 @@ def _check_member(members: Iterable[Member], caller: wire.Caller) -> None:
         raise CallRefused(f"{caller.member} is no member of the group {caller.group}")
     if caller.role and caller.role != known.role:
         raise CallRefused(f"{known} cannot be {caller.role}")
+
+
+def _check_speaker(room: Room, caller: wire.Caller) -> None:
+    """:raises CallRefused: the caller belongs to another run, or another console is this member."""
+    if caller.run is not None and caller.run != room.record.run:
+        raise CallRefused(f"another run of {room.record.name} is live")
+    joined = room.group.joined.get(caller.member)
+    if joined is not None:
+        member = next(member for member in room.record.members if member.id == caller.member)
+        check_speaker(member, joined, caller.join)
 
 
 def _shown(room: Room) -> dict[str, Any]:

@@ -39,14 +39,12 @@ class Room:
 
     :param touched: when a member last spoke, on the hall's clock.
     :param repeated: the requests of calls that their callers repeat without an id until they are answered.
-    :param joined: the same for joins.
     """
 
     record: GroupRecord
     group: LiveGroup
     touched: float
     repeated: dict[Call, str] = field(default_factory=dict)
-    joined: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -73,6 +71,17 @@ class Forming:
         """Why the group cannot become complete, None while it can."""
         gone = "; ".join(f"{member}: {why}" for member, why in self.left.items())
         return f"the group cannot be complete, for a member has left: {gone}" if gone else None
+
+
+def minted(request: str) -> bool:
+    """Whether a request has its id from us, since its client has none."""
+    return request.startswith("\n")
+
+
+def check_speaker(member: Member, joined: str, join: str | None) -> None:
+    """:raises CallRefused: whoever speaks for a member, by the id of a join, has not joined as it."""
+    if join != (None if minted(joined) else joined):
+        raise CallRefused(f"another dispatcher speaks for {member}")
 
 
 class Hall:
@@ -104,10 +113,12 @@ class Hall:
         # No client can write such a request, and another process has another nonce.
         self._minted = f"\n{secrets.token_hex(8)}\n"
         self._count = 0
+        self._unusable: set[str] = set()
         for record in journal.groups():
             try:
                 self._enter(record)
             except GroupError as error:
+                self._unusable.add(record.name)
                 self.tell(record.name, "damaged", f"its log contradicts itself and is left alone: {error.what}")
 
     def tell(self, group: str, kind: str, text: str, *members: str) -> None:
@@ -126,10 +137,9 @@ class Hall:
         group = LiveGroup(record.name, record.members, self._journal, grace=self._grace, observe=tell)
         room = self.rooms[record.name] = Room(record, group, self._clock())
         for request, need in group.unanswered.items():
-            if request.startswith("\n"):
+            if minted(request):
                 room.repeated[need.member, need.kind, need.message_id, need.role] = request
-        room.joined.update({member: request for member, request in group.joined.items() if request.startswith("\n")})
-        if room.joined:
+        if any(minted(request) for request in group.joined.values()):
             group.only_tell()
         return room
 
@@ -146,7 +156,8 @@ class Hall:
         return room
 
     def open(self, name: str, run: str, members: tuple[Member, ...]) -> Room:
-        """Open a group whose members are known."""
+        """Open a group whose members are known. :raises CallRefused: the journal holds one of this name, unusable."""
+        self._check_name(name)
         record = GroupRecord(name, run, members, self._now())
         self._journal.open(record)
         room = self._enter(record)
@@ -162,6 +173,7 @@ class Hall:
         :return: the answer to come, None where it is here: the group is open.
         :raises CallRefused: another run, another size, or a second console with a member's id.
         """
+        self._check_name(name)
         forming = self.forming.get(name)
         if forming is None:
             if size is None:
@@ -169,7 +181,7 @@ class Hall:
             forming = self.forming[name] = Forming(name, size, run, self._clock())
         if request is None:
             known = forming.requests.get(member.id, "")
-            request = known if known.startswith("\n") else self.mint()
+            request = known if minted(known) else self.mint()
         self._check(forming, run, size, member, request)
         forming.touched = self._clock()
         forming.members[member.id] = member
@@ -185,6 +197,10 @@ class Hall:
             answer = forming.waiting[request] = asyncio.get_running_loop().create_future()
         return answer
 
+    def _check_name(self, name: str) -> None:
+        if name in self._unusable:
+            raise CallRefused(f"a group {name} is in the journal, and its log contradicts itself: take another name")
+
     def _check(self, forming: Forming, run: str, size: int | None, member: Member, request: str) -> None:
         known = forming.requests.get(member.id, request)
         if forming.run != run:
@@ -198,9 +214,8 @@ class Hall:
         del self.forming[forming.name]
         room = self.open(forming.name, forming.run, tuple(forming.members.values()))
         for member, request in forming.requests.items():
-            if request.startswith("\n"):
+            if minted(request):
                 room.group.only_tell()
-                room.joined[member] = request
             room.group.enter(request, member)
         for answer in forming.waiting.values():
             if not answer.done():
@@ -208,11 +223,15 @@ class Hall:
 
     # --- the ends --------------------------------------------------------------------------------------------
 
-    def withdraw(self, name: str, member: str, reason: str) -> None:
-        """A member leaves a group that forms; who else has come is told."""
+    def withdraw(self, name: str, member: str, join: str | None, reason: str) -> None:
+        """A member leaves a group that forms; who else has come is told.
+
+        :raises CallRefused: the member has joined with another request.
+        """
         forming = self.forming.get(name)
         if forming is None or member not in forming.members:
             return
+        check_speaker(forming.members[member], forming.requests[member], join)
         forming.left[member] = reason
         forming.refuse(forming.lost() or "")
         if len(forming.left) == len(forming.members):

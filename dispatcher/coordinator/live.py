@@ -61,8 +61,8 @@ class LiveGroup:
     :param observe: told of what a person should know.
     :raises GroupError: the members are no group, or the journal's log contradicts them.
 
-    ``joined`` holds the requests of the joins in the log that was found, by member; ``unanswered`` the needs of the
-    syncs there, by request, that are their member's last act, so that it may not know their answer yet.
+    ``joined`` holds the requests of the members' last joins; ``unanswered`` the needs of the syncs, by request, that
+    were their member's last act in the log that was found, so that it may not know their answer yet.
     """
 
     def __init__(
@@ -144,7 +144,8 @@ class LiveGroup:
 
         :raises CallRefused: a stranger, or the member is here already.
         """
-        self._record(Joined(request, member))
+        if self._record(Joined(request, member)):
+            self.joined[member] = request
         answer = self._joining.get(request)
         if answer is None:
             answer = self._joining[request] = asyncio.get_running_loop().create_future()

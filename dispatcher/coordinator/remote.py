@@ -85,12 +85,21 @@ async def exchange(
         raise CoordinatorError("the coordinator does not answer", where=str(address)) from None
     except asyncio.IncompleteReadError:
         raise CoordinatorError("the coordinator closed the connection", where=str(address)) from None
+    except tls.SSLError as error:
+        raise CoordinatorError(f"TLS with the coordinator failed: {_reason(error)}", where=str(address)) from None
     except OSError as error:
         # asyncio puts the address, which stands before it already, into most of its texts.
         text = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
         raise CoordinatorError(f"the coordinator cannot be reached: {text}", where=str(address)) from None
     except WireError as error:
         raise CoordinatorError(f"that is no coordinator: {error.what}", where=str(address)) from None
+
+
+def _reason(error: tls.SSLError) -> str:
+    """OpenSSL's reason in words; for a bad certificate, what is bad about it."""
+    if isinstance(error, tls.SSLCertVerificationError):
+        return error.verify_message
+    return (error.reason or str(error)).replace("_", " ").lower()
 
 
 async def _exchange(address: Address, request: bytes, ssl: tls.SSLContext | None) -> wire.Reply:
@@ -106,6 +115,8 @@ async def _exchange(address: Address, request: bytes, ssl: tls.SSLContext | None
 class RemoteClient:
     """A :class:`~dispatcher.coordinator.client.GroupClient` of a group in another process.
 
+    :param incarnation: sets the ids of this process's requests apart from those that another one made for the same
+        member before it.
     :param tell: told once when the coordinator is away, and once when it is back.
     :param hold: seconds that a call asks to be held.
     :param patience: seconds that the coordinator may be away.
@@ -118,6 +129,7 @@ class RemoteClient:
         address: Address,
         place: Place,
         *,
+        incarnation: str = "",
         tell: Callable[[str], None] = lambda _text: None,
         ssl: tls.SSLContext | None = None,
         hold: float = HOLD,
@@ -128,6 +140,7 @@ class RemoteClient:
     ) -> None:
         self._address = address
         self._place = place
+        self._incarnation = incarnation
         self._tell = tell
         self._ssl = ssl
         self._hold = hold
@@ -137,11 +150,13 @@ class RemoteClient:
         self._clock = clock or asyncio.get_running_loop().time
         self._away_since: float | None = None
         self._members: tuple[Member, ...] = place.members
+        self._join: str | None = None
 
     # --- the four acts ---------------------------------------------------------------------------------------
 
     async def join(self, request: str) -> tuple[Member, ...]:
         place = self._place
+        self._join = self._incarnation + request
         reply = await self._insist(
             lambda hold: wire.Join(self._caller(request, hold), place.size, place.members), math.inf
         )
@@ -189,7 +204,10 @@ class RemoteClient:
 
     def _caller(self, request: str, hold: float = 0.0) -> wire.Caller:
         place = self._place
-        return wire.Caller(place.group, place.member.id, place.member.role, True, request, hold, place.run, place.token)
+        identity = self._incarnation + request
+        return wire.Caller(
+            place.group, place.member.id, place.member.role, True, identity, hold, place.run, place.token, self._join
+        )
 
     async def _insist(
         self,

@@ -1,8 +1,8 @@
 """The coordinator on the network: one request a connection, and no client that can hurt another.
 
 A connection has a deadline for its header, one for its body and one for taking its reply, and a bound on each. One
-that is held until its answer is there costs a socket, a small object and two timers, and no task. Where there are too
-many connections, the oldest that has not yet made its request gives way.
+that is held until its answer is there costs a socket, a few small objects and a timer, and no task. Where there are
+too many connections, the oldest that has not yet made its request gives way.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import asyncio
 import contextlib
 import logging
 import ssl as tls
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from dispatcher.coordinator import wire
 from dispatcher.coordinator.counters import Counters
 from dispatcher.coordinator.desk import Desk, Pending
+from dispatcher.coordinator.phase import Phase
 from dispatcher.errors import CoordinatorError, WireError
 
 BACKLOG: Final = 4096
@@ -62,7 +62,9 @@ class Server:
         self.limits = limits or Limits()
         self.counters = counters or Counters()
         self.connections: dict[_Connection, None] = {}
-        self.asking: dict[_Connection, None] = {}
+        self.asking: Phase[_Connection] = Phase(self.limits.header, _Connection.late)
+        self.reading: Phase[_Connection] = Phase(self.limits.body, _Connection.late)
+        self.replying: Phase[_Connection] = Phase(self.limits.reply, _Connection.abort)
         self._sweep = sweep
         self._server: asyncio.Server | None = None
         self._sweeping: asyncio.TimerHandle | None = None
@@ -76,7 +78,12 @@ class Server:
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
-                lambda: _Connection(self, half_close=ssl is None), host, port, ssl=ssl, backlog=BACKLOG
+                lambda: _Connection(self, half_close=ssl is None),
+                *(host, port),
+                ssl=ssl,
+                backlog=BACKLOG,
+                # Until this is over there is no connection for us to bound.
+                ssl_handshake_timeout=self.limits.header if ssl else None,
             )
         except OSError as error:
             where = f"{host}:{port}"
@@ -103,6 +110,8 @@ class Server:
                 await self._empty.wait()
         for connection in list(self.connections):
             connection.abort()
+        for phase in (self.asking, self.reading, self.replying):
+            phase.close()
         self.desk.hall.close()
 
     def left(self) -> None:
@@ -115,7 +124,7 @@ class Server:
         if len(self.connections) < self.limits.connections:
             return True
         self.counters.turned_away += 1
-        oldest = next(iter(self.asking), None)
+        oldest = self.asking.oldest() or self.reading.oldest()
         if oldest is not None:
             oldest.abort()
         return oldest is not None
@@ -124,7 +133,7 @@ class Server:
 class _Connection(asyncio.Protocol):
     """One client, from its coming to its going."""
 
-    __slots__ = ("_answered", "_buffer", "_half_close", "_pending", "_server", "_size", "_timer", "_transport")
+    __slots__ = ("_answered", "_buffer", "_half_close", "_hold", "_pending", "_phase", "_server", "_size", "_transport")
 
     def __init__(self, server: Server, *, half_close: bool) -> None:
         self._server = server
@@ -133,7 +142,8 @@ class _Connection(asyncio.Protocol):
         self._size = 0
         self._pending: Pending | None = None
         self._answered: Pending | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._phase: Phase[_Connection] | None = None
+        self._hold: asyncio.TimerHandle | None = None
         self._transport = cast(asyncio.Transport, None)
 
     # --- coming and going ------------------------------------------------------------------------------------
@@ -148,17 +158,14 @@ class _Connection(asyncio.Protocol):
             return
         server.counters.open += 1
         server.connections[self] = None
-        server.asking[self] = None
-        self._limit(server.limits.header, self._late)
+        self._enter(server.asking)
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._enter(None)
         server = self._server
         if self not in server.connections:
             return
         server.connections.pop(self)
-        server.asking.pop(self, None)
         server.counters.open -= 1
         pending, self._pending = self._pending, None
         answered, self._answered = self._answered, None
@@ -171,15 +178,17 @@ class _Connection(asyncio.Protocol):
             answered.told()
         server.left()
 
-    def _limit(self, seconds: float, act: Callable[[], None]) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, act)
+    def _enter(self, phase: Phase[_Connection] | None) -> None:
+        if self._phase is not None:
+            self._phase.leave(self)
+        self._phase = phase
+        if phase is not None:
+            phase.enter(self)
 
     def abort(self) -> None:
         """Close at once; what has not been sent is lost."""
         self._answered = None
-        self._server.asking.pop(self, None)
+        self._enter(None)
         self._transport.abort()
 
     # --- the request -----------------------------------------------------------------------------------------
@@ -193,7 +202,7 @@ class _Connection(asyncio.Protocol):
             if not self._size and len(buffer) >= wire.HEADER_SIZE:
                 self._size = wire.HEADER_SIZE + wire.length(bytes(buffer[: wire.HEADER_SIZE]))
                 if len(buffer) < self._size:
-                    self._limit(self._server.limits.body, self._late)
+                    self._enter(self._server.reading)
         except WireError as error:
             self._malformed("header", error.what)
             return
@@ -209,7 +218,8 @@ class _Connection(asyncio.Protocol):
         # LAVA's clients close their half once they have asked. One that is held has no reason to, but to go away.
         return self._half_close and self._pending is None
 
-    def _late(self) -> None:
+    def late(self) -> None:
+        """The request has not come whole in time."""
         self._malformed("late", "the request did not come in time")
 
     def _malformed(self, kind: str, reason: str) -> None:
@@ -220,7 +230,7 @@ class _Connection(asyncio.Protocol):
 
     def _request(self, body: bytes) -> None:
         server = self._server
-        server.asking.pop(self, None)
+        self._enter(None)
         try:
             request = wire.parse(body)
         except WireError as error:
@@ -238,7 +248,7 @@ class _Connection(asyncio.Protocol):
         self._pending = answer
         server.counters.held += 1
         answer.future.add_done_callback(self._done)
-        self._limit(hold, self.end)
+        self._hold = asyncio.get_running_loop().call_later(hold, self.end)
 
     # --- the reply -------------------------------------------------------------------------------------------
 
@@ -258,6 +268,8 @@ class _Connection(asyncio.Protocol):
 
     def _release(self, pending: Pending) -> None:
         self._server.counters.held -= 1
+        if self._hold is not None:
+            self._hold.cancel()
         pending.future.remove_done_callback(self._done)
 
     def _answer(self, pending: Pending) -> None:
@@ -265,8 +277,7 @@ class _Connection(asyncio.Protocol):
         self._reply(pending.reply())
 
     def _reply(self, reply: bytes) -> None:
-        self._server.asking.pop(self, None)
         self._server.counters.replies[wire.response(reply)] += 1
-        self._limit(self._server.limits.reply, self.abort)
+        self._enter(self._server.replying)
         self._transport.write(reply)
         self._transport.close()

@@ -33,6 +33,14 @@ HOLD_LIMIT: Final = 3600.0
 REASON_LIMIT: Final = 1000
 VERSION: Final = 1
 
+
+def _constant(name: str) -> NoReturn:
+    """NaN and Infinity, which Python would take."""
+    raise ValueError(name)
+
+
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
+_DECODER: Final = json.JSONDecoder(parse_constant=_constant)
 _HEADER = re.compile(rb"[0-9A-Fa-f]{8}")
 _ESCAPED = re.compile("[\udc80-\udcff]")
 _FORBIDDEN = re.compile("[\0\n\ud800-\udc7f\udd00-\udfff]")
@@ -51,6 +59,7 @@ class Caller:
     :param request: an id that is never used for another act of the group; repeated, the act is done once.
     :param hold: seconds that the answer may take before it is ``wait``.
     :param run: the run that the group belongs to.
+    :param join: the id of the join by which the member is here, so that no second console can act for it.
     :param token: what the group's members have been given to prove that they are.
     """
 
@@ -62,6 +71,7 @@ class Caller:
     hold: float = 0.0
     run: str | None = None
     token: str | None = None
+    join: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +128,7 @@ Request = Join | Send | Wait | Leave | Status
 
 def frame(message: Mapping[str, Any]) -> bytes:
     """A request or reply as it travels."""
-    body = json.dumps(message, separators=(",", ":")).encode("ascii")
+    body = _ENCODER.encode(message).encode("ascii")
     return b"%08X%b" % (len(body), body)
 
 
@@ -132,14 +142,10 @@ def length(header: bytes, limit: int = REQUEST_LIMIT) -> int:
     return size
 
 
-def _constant(name: str) -> NoReturn:
-    raise ValueError(name)
-
-
 def load(body: bytes) -> dict[str, Any]:
     """The JSON object of a request or reply. :raises WireError: it is none."""
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_constant)
+        value = _DECODER.decode(body.decode("utf-8"))
     except (ValueError, RecursionError):
         raise WireError("this is not JSON") from None
     if not isinstance(value, dict):
@@ -190,6 +196,7 @@ def _caller(fields: Mapping[str, Any], ours: Mapping[str, Any] | None) -> Caller
         hold=_hold(ours.get("hold", 0.0)),
         run=_optional(ours, "run"),
         token=_optional(ours, "token"),
+        join=_optional(ours, "join"),
     )
 
 
@@ -314,7 +321,7 @@ def dump(request: Request) -> bytes:
     if isinstance(request, Status):
         return frame({"request": "status", "multinode": _given(token=request.token)})
     caller = request.caller
-    ours = _given(id=caller.request, hold=caller.hold or None, run=caller.run, token=caller.token)
+    ours = _given(id=caller.request, hold=caller.hold or None, run=caller.run, token=caller.token, join=caller.join)
     fields: dict[str, Any] = {
         "client_name": caller.member,
         "group_name": caller.group,
@@ -353,9 +360,13 @@ def _given(**fields: object) -> dict[str, Any]:
 _OURS: Final = {"multinode": {"version": VERSION}}
 
 
-def ack(message: Mapping[str, Any] | None = None) -> bytes:
-    """Done; of a call that waited, with the data by member that LAVA's clients look through."""
-    return frame({"response": "ack", **_given(message=message), **_OURS})
+ACK: Final = frame({"response": "ack", **_OURS})
+"""Done."""
+
+
+def ack(message: Mapping[str, Any]) -> bytes:
+    """Done, with an answer: of a call that waited the data by member, which LAVA's clients look through."""
+    return frame({"response": "ack", "message": message, **_OURS})
 
 
 def nack(reason: str) -> bytes:

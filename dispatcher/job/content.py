@@ -9,7 +9,8 @@ from typing import Final
 
 from dispatcher.job import keys
 from dispatcher.job.fields import pattern, variables
-from dispatcher.job.yamlfile import Keys, Node, quoted
+from dispatcher.job.yamlfile import Keys, Node
+from dispatcher.wording import quoted
 
 CASES: Final = ("pass", "fail", "skip", "unknown")
 """The results that a test case may have."""
@@ -23,6 +24,7 @@ GROUPS: Final = frozenset(("test_case_id", "result"))
 GONE: Final = {
     "lava-network": "LAVA has dropped it; send addresses with lava-send, and read them from the cache of a wait",
     **dict.fromkeys(("lava-vland-self", "lava-vland-names", "lava-vland-tags"), "there are no VLANs here"),
+    **dict.fromkeys(("lava-lxc-device-add", "lava-lxc-device-wait-add"), "there are no containers here"),
     **dict.fromkeys(
         ("lava-test-case-attach", "lava-test-run-attach", "lava-test-case-metadata"),
         "LAVA has dropped it; record what matters with lava-test-case or lava-test-reference",

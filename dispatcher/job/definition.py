@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from dispatcher.job import keys
-from dispatcher.job.fields import AutoLogin, auto_login, prompts, variables
+from dispatcher.job.fields import AutoLogin, auto_login, character_delay, prompts, results_dir, variables
 from dispatcher.job.requests import Request, read_requests
 from dispatcher.job.testdef import Definition, load_definitions, resolve
-from dispatcher.job.yamlfile import Node, Skipped, nearest, quoted, read
+from dispatcher.job.yamlfile import Node, Skipped, read
+from dispatcher.wording import nearest, quoted
 
 MEMBERS_LIMIT: Final = 10_000
 """Members of one role."""
@@ -58,6 +59,8 @@ class Role:
     :ivar timeout: seconds that a MultiNode call of its members may take, unless the test says otherwise.
     :ivar essential: whether the whole job ends when a member of it fails to start its tests.
     :ivar environment: set in the test shells of its members.
+    :ivar character_delay: seconds between two characters sent, and ``results_dir``, the directory of the tests: its
+        ``context``, None for the device's own.
     :ivar starts_after: the role whose members must have sent ``lava_start`` before its members start, None for none.
     """
 
@@ -69,6 +72,8 @@ class Role:
     environment: Mapping[str, str]
     line: int
     starts_after: str | None = None
+    character_delay: float | None = None
+    results_dir: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +259,7 @@ def _role(key: Node, value: Node) -> Role:
         raise key.error(what, "use any printable characters but white space")
     found = value.mapping(keys.ROLE)
     environment = found.get("environment")
+    context = _context(found.get("context"))
     # A connection has no device in LAVA; here it is one more console, of a type of its own.
     device_type = found["connection"] if "connection" in found and "device_type" not in found else None
     return Role(
@@ -265,7 +271,19 @@ def _role(key: Node, value: Node) -> Role:
         environment={} if environment is None or environment.is_null else variables(environment),
         line=key.line,
         starts_after=_starts_after(value, found),
+        character_delay=character_delay(context["test_character_delay"]) if "test_character_delay" in context else None,
+        results_dir=results_dir(context["lava_test_results_dir"]) if "lava_test_results_dir" in context else None,
     )
+
+
+def _context(node: Node | None) -> dict[str, Node]:
+    found: dict[str, Node] = {}
+    for key, value in node.items() if node is not None and not node.is_null else ():
+        if key.word() in keys.CONTEXT:
+            found[key.word()] = value
+        else:
+            key.skip(f"{quoted(key.word())} in context is not used")
+    return found
 
 
 def _starts_after(role: Node, found: Mapping[str, Node]) -> str | None:

@@ -41,11 +41,14 @@ ROLE: Final = Keys(
     used=frozenset(
         (
             *("device_type", "count", "timeout", "essential", "environment"),
-            *("request", "expect_role", "connection", "host_role"),
+            *("request", "expect_role", "connection", "host_role", "context"),
         )
     ),
-    skipped=frozenset(("context", "tags")),
+    skipped=frozenset(("tags",)),
 )
+
+CONTEXT: Final = frozenset(("test_character_delay", "lava_test_results_dir"))
+"""What of a role's ``context`` is used. What else may stand there depends on the lab."""
 
 ACTION_PROTOCOLS: Final = Keys("protocols", used=frozenset(("lava-multinode",)), skipped=PROTOCOLS.skipped)
 

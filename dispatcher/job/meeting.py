@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import secrets
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -59,12 +61,14 @@ class Elsewhere:
     :param group: the group to take part in with members of other processes, None for one of this run alone.
     :param size: how many members it has.
     :param token: what shows the coordinator that we are members.
+    :param tls: what it is spoken to with; None: in the clear.
     """
 
     address: Address
     size: int
     group: str | None = None
     token: str | None = None
+    tls: ssl.SSLContext | None = None
 
 
 class RemoteMeeting:
@@ -84,12 +88,14 @@ class RemoteMeeting:
 
         :raises CoordinatorError: nobody is, or nobody who speaks our language.
         """
-        await exchange(self._there.address, wire.dump(wire.Status(self._there.token)), timeout=MARGIN)
+        there = self._there
+        await exchange(there.address, wire.dump(wire.Status(there.token)), timeout=MARGIN, ssl=there.tls)
 
     def client(self, member: Member) -> GroupClient:
         there = self._there
         place = Place(self.name, member, there.size, self._members, self._run, there.token)
-        return RemoteClient(there.address, place, tell=self._tell)
+        incarnation = f"{secrets.token_hex(4)}."
+        return RemoteClient(there.address, place, incarnation=incarnation, tell=self._tell, ssl=there.tls)
 
     def close(self) -> None:
         pass

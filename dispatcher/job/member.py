@@ -9,7 +9,7 @@ import secrets
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,12 +20,12 @@ from dispatcher.console import login as console_login
 from dispatcher.console import power
 from dispatcher.console import shell as console_shell
 from dispatcher.console.connection import Console
-from dispatcher.console.install import Entry, install
+from dispatcher.console.install import Entry, install, typed_size
 from dispatcher.console.shell import Shell
 from dispatcher.console.transcript import Transcript
 from dispatcher.console.transport import Transport
 from dispatcher.coordinator.client import GroupClient
-from dispatcher.errors import JobEnded, MultinodeError
+from dispatcher.errors import ConsoleTimeout, JobEnded, MultinodeError
 from dispatcher.group.events import Member
 from dispatcher.job import overlay
 from dispatcher.job.calls import Call
@@ -36,12 +36,19 @@ from dispatcher.job.record import Record
 from dispatcher.job.requests import Requester
 from dispatcher.job.results import JOB_SUITE, Case, MemberResults
 from dispatcher.job.session import TestSession
+from dispatcher.job.transports import new_transport
 
 DEFAULT_BOOT_TIMEOUT = 300.0
 """Seconds for getting to a shell where the job sets neither a boot nor an action timeout."""
 
-ABANDON_TIMEOUT = 1.0
-"""Seconds for typing at a device that its test is over; it may not take what is typed."""
+STOP_TIMEOUT = 10.0
+"""Seconds that a test which is stopped may take to end; then it is left as it is."""
+
+QUIETLY_TYPED = 5.0
+"""Seconds of typing at a slow device that need not be told."""
+
+LATENESS = 0.001
+"""Seconds by which the pause after a character is longer than asked: timers count milliseconds, and none is early."""
 
 LEAVING_TIMEOUT = 5.0
 """Seconds that a device may take to clean up after its tests; then it is left as it is."""
@@ -71,11 +78,11 @@ class MemberRun:
         record: Record,
         hosts: Hosts,
         output: Path,
+        log_limit: int | None,
         nonce: str,
     ) -> None:
         self.seat = seat
         self.failure: MultinodeError | None = None
-        self._interrupted = False
         self._directory_is_here = False
         self._powered = False
         self._job = job
@@ -94,6 +101,7 @@ class MemberRun:
             observe=self._note_case,
         )
         self._log = output / "consoles" / f"{seat.member.id}.log"
+        self._log_limit = log_limit
         self._console = self._new_console(seat.transport)
         self._tests = [a for a in job.actions if isinstance(a, Test) and seat.member.role in a.roles]
         self._boots = [a for a in job.actions if isinstance(a, Boot) and seat.member.role in a.roles]
@@ -101,8 +109,9 @@ class MemberRun:
         self._joined = False
 
     def _new_console(self, transport: Transport) -> Console:
-        device = self.seat.device
-        return Console(device.name, transport, Transcript(self._log), character_delay=device.character_delay)
+        device, log, limit = self.seat.device, self._log, self._log_limit
+        transcript = Transcript(log, limit=limit, full=lambda: self._note("log-full", path=str(log), limit=limit))
+        return Console(device.name, transport, transcript, character_delay=device.character_delay)
 
     def _note(self, kind: str, **data: Any) -> None:
         self._record.note(kind, self.seat.member, self.seat.device.name, **data)
@@ -156,19 +165,16 @@ class MemberRun:
         self._console.open()
         shell = await self._reach_shell()
         self._note("shell")
-        await self._prepare(shell)
         try:
+            await self._prepare(shell)
             await self._join()
             await self._introduce(shell)
             index = 0
             for stage, test in enumerate(self._tests):
                 await self._test(shell, stage, test, index)
                 index += len(test.definitions)
-        except asyncio.CancelledError:
-            self._interrupted = True
-            raise
         finally:
-            await self._clean_up(shell)
+            await _whole(self._clean_up(shell))
 
     async def _join(self) -> None:
         if not self._joined:
@@ -192,19 +198,15 @@ class MemberRun:
         config = self._requester.filled_config(self.seat.device.config)
         if config != self.seat.device.config:
             await self._console.close()
-            self._console = self._new_console(type(self.seat.transport)(self.seat.device.name, config))
+            device = replace(self.seat.device, config=config)
+            self._console = self._new_console(new_transport(device, type(self.seat.transport)))
 
     def _request(self) -> str:
         return f"{self.seat.member.id}.{next(self._requests)}"
 
     async def _finish(self) -> None:
-        # Shielded: an interrupt while this waits for a program to end must not leave the program behind.
-        closing = asyncio.ensure_future(self._close())
         try:
-            await asyncio.shield(closing)
-        except asyncio.CancelledError:
-            await closing
-            raise
+            await _whole(self._close())
         finally:
             self._note("closed")
 
@@ -260,7 +262,7 @@ class MemberRun:
             f"bin/{name}": Entry(_for_shell(content, device.lava_test_sh_cmd), executable=name != resources.LIBRARY)
             for name, content in self._scripts().items()
         }
-        await install(shell, self._directory, files, deadline=deadline)
+        await self._install(shell, files, deadline)
         boot_id = await shell.run(
             "{ read -r R </proc/sys/kernel/random/boot_id;} 2>/dev/null", deadline=deadline, check=False
         )
@@ -288,13 +290,16 @@ class MemberRun:
             self.seat.environment,
             {"LAVA_MULTI_NODE_CACHE": self._cache, "LAVA_JOB_ID": member.id},
         )
-        await install(
-            shell,
-            self._directory,
-            {f"bin/{resources.SETTINGS}": Entry(settings), "environment": Entry(environment)},
-            deadline=deadline,
-        )
+        beside = {f"bin/{resources.SETTINGS}": Entry(settings), "environment": Entry(environment)}
+        await self._install(shell, beside, deadline)
         self._note("installed", directory=self._directory, cache=self._cache)
+
+    async def _install(self, shell: Shell, files: Mapping[str, Entry], deadline: float) -> None:
+        size, delay = typed_size(files), self.seat.device.character_delay
+        seconds = size * (delay + LATENESS)
+        if delay and seconds > QUIETLY_TYPED:
+            self._note("installing", files=len(files), bytes=size, seconds=round(seconds))
+        await install(shell, self._directory, files, deadline=deadline)
 
     def _scripts(self) -> dict[str, bytes]:
         known = resources.target_scripts()
@@ -319,10 +324,10 @@ class MemberRun:
             test,
             directory=self._directory,
             first_index=index,
-            uuid_for=lambda _name: uuid.uuid4().hex,
+            uuid_for=lambda _name: f"{self.seat.member.id}_{uuid.uuid4().hex}",
             cache=self._cache,
         )
-        await install(shell, self._directory, files, deadline=deadline)
+        await self._install(shell, files, deadline)
         suites = [f"{index + offset}_{definition.name}" for offset, definition in enumerate(test.definitions)]
         self.results.plan(dict(zip(suites, test.definitions, strict=True)))
         session = TestSession(
@@ -337,16 +342,19 @@ class MemberRun:
             timeout=self._job.call_timeout(test, self.seat.member.role),
         )
         self._note("testing", suites=suites)
-        command = f". {self._directory}/environment;{self._directory}/bin/lava-test-runner {self._directory}/{stage}"
+        runner = f"exec {self._directory}/bin/lava-test-runner {self._directory}/{stage}"
         try:
             async with asyncio.timeout_at(deadline):
-                await session.follow(shell.run_test(command, session.hear))
+                test_run = shell.run_test(f". {self._directory}/environment;{runner}", session.hear)
+                await session.follow(test_run)
             await session.finish(suites)
         except TimeoutError:
             raise self._unfinished(suites, JobEnded("the test action timed out", where=self.seat.device.name)) from None
         except MultinodeError as error:
             raise self._unfinished(suites, error) from None
         finally:
+            if shell.busy:
+                await _whole(self._stop(shell, session))
             session.cancel()
 
     def _unfinished(self, suites: list[str], error: MultinodeError) -> MultinodeError:
@@ -355,17 +363,42 @@ class MemberRun:
         self.results.expect_runs(suites, error.what)
         return error
 
+    async def _stop(self, shell: Shell, session: TestSession) -> None:
+        """Have a test that was not waited for end on its device."""
+        self._note("stopping")
+        session.dismiss("the test is being stopped")
+        try:
+            await shell.stop(deadline=asyncio.get_running_loop().time() + STOP_TIMEOUT)
+        except ConsoleTimeout as error:
+            self._note("unstopped", reason=error.what)
+        except MultinodeError:
+            return  # the console has ended, and whoever ran the test was told
+
     async def _clean_up(self, shell: Shell) -> None:
         """Remove what was put on the device and end the loop that ran there, as far as the console still lets us."""
-        if shell.busy or self._interrupted:
-            with contextlib.suppress(MultinodeError, TimeoutError):
-                async with asyncio.timeout(ABANDON_TIMEOUT):
-                    await shell.abandon(f"rm -rf {self._directory}")
+        if shell.busy:
             return
         deadline = asyncio.get_running_loop().time() + LEAVING_TIMEOUT
         with contextlib.suppress(MultinodeError):
             await shell.run(f"rm -rf {self._directory}", deadline=deadline, check=False)
             await shell.leave()
+
+
+async def _whole(work: Coroutine[Any, Any, None]) -> None:
+    """Do some work to its end though this task is cancelled meanwhile, and only then be cancelled.
+
+    An interrupt must leave neither a program behind nor a test on a board.
+    """
+    doing = asyncio.ensure_future(work)
+    cancelled = False
+    while not doing.done():
+        try:
+            await asyncio.shield(doing)
+        except asyncio.CancelledError:
+            cancelled = True
+    doing.result()
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 def _credentials(auto_login: AutoLogin | None) -> console_login.Credentials | None:

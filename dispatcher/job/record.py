@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -40,9 +41,12 @@ class Record:
     :param path: where they are written, one JSON object a line; None for nowhere.
     :param observers: told of each, in order.
     :raises OutputError: the file cannot be made.
+    :ivar failure: why the file does not hold all events. They are told to the observers all the same.
     """
 
     def __init__(self, path: Path | None, *observers: Observer) -> None:
+        self.failure: OutputError | None = None
+        self._path = path
         self._observers = observers
         self._began = time.monotonic()
         self._file: TextIO | None = None
@@ -56,14 +60,26 @@ class Record:
     def note(self, kind: str, member: Member | None = None, device: str | None = None, **data: Any) -> None:
         """Record that something happened now."""
         event = RunEvent(kind, time.monotonic() - self._began, datetime.now(UTC), member, device, data)
-        if self._file is not None and kind != "output":
-            self._file.write(json.dumps(_as_json(event)) + "\n")
+        if kind != "output":
+            self._write(event)
         for observer in self._observers:
             observer(event)
 
+    def _write(self, event: RunEvent) -> None:
+        if self._file is None:
+            return
+        try:
+            self._file.write(json.dumps(_as_json(event)) + "\n")
+        except OSError as error:
+            # Told at the end: this is called where a member must not be stopped, while it closes its console too.
+            self.failure = OutputError(f"cannot write {self._path}: {error.strerror}")
+            self.close()
+
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # it tries once more to write what it could not
+                self._file.close()
+            self._file = None
 
 
 def _as_json(event: RunEvent) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from dispatcher.errors import CallRefused, MultinodeError
 from dispatcher.group.needs import Kind
 from dispatcher.job import keys
 from dispatcher.job.testdef import Definition
-from dispatcher.job.yamlfile import Node, nearest, quoted
+from dispatcher.job.yamlfile import Node
+from dispatcher.wording import nearest, quoted
 
 START: Final = "lava_start"
 """The message that members with a delayed start wait for, LAVA's."""

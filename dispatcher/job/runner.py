@@ -9,18 +9,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dispatcher.console.transcript import LOG_LIMIT
 from dispatcher.console.transport import Transport
 from dispatcher.coordinator.live import GRACE, Notice
-from dispatcher.errors import MultinodeError, OutputError, PluginError, UserError
+from dispatcher.errors import OutputError, UserError
 from dispatcher.group.events import Member
 from dispatcher.job.calls import Call
 from dispatcher.job.definition import Job
-from dispatcher.job.devices import Device, Placement
+from dispatcher.job.devices import Placement
 from dispatcher.job.hosts import Hosts
 from dispatcher.job.meeting import Elsewhere, EmbeddedMeeting, Meeting, RemoteMeeting
 from dispatcher.job.member import MemberRun, Seat
 from dispatcher.job.record import Observer, Record
 from dispatcher.job.results import Case, write
+from dispatcher.job.transports import new_transport
 
 PASSED, FAILED, BROKEN = 0, 1, 3
 
@@ -33,12 +35,14 @@ class Options:
     :param first_id: the first member's id; the others follow it.
     :param grace: seconds after which the waits of stuck members fail, None for never; a coordinator elsewhere has its
         own.
+    :param log_limit: bytes of each console that are kept, None for all.
     :param elsewhere: the coordinator to meet at; None for one in this process.
     """
 
     output: Path
     first_id: int = 1
     grace: float | None = GRACE
+    log_limit: int | None = LOG_LIMIT
     elsewhere: Elsewhere | None = None
 
 
@@ -65,7 +69,7 @@ def seats(placements: Sequence[Placement], transports: Mapping[str, type[Transpo
         Seat(
             Member(str(first_id + number), placement.role.name),
             placement.device,
-            _transport(placement.device, transports[placement.device.transport]),
+            new_transport(placement.device, transports[placement.device.transport]),
             placement.role.environment,
             placement.role.essential,
         )
@@ -83,28 +87,22 @@ def seats(placements: Sequence[Placement], transports: Mapping[str, type[Transpo
     return made
 
 
-def _transport(device: Device, kind: type[Transport]) -> Transport:
-    try:
-        return kind(device.name, device.config)
-    except MultinodeError:
-        raise
-    except Exception as error:  # a plugin's mistake is told as one, with its device
-        name = f"{kind.__module__}.{kind.__qualname__}"
-        raise PluginError(
-            f"{name} cannot take its options: {type(error).__name__}: {error}", where=device.name
-        ) from error
-
-
 async def run(
     job: Job, members: Sequence[Seat], calls: Mapping[str, Call], options: Options, *observers: Observer
 ) -> Outcome:
     """Run a job to its end; cancelled, it closes every console first.
 
-    :raises OutputError: the output directory cannot be written.
+    :raises UserError: the output directory is none.
+    :raises OutputError: it cannot be written.
     :raises CoordinatorError: nobody answers where the coordinator should be.
     """
     try:
         options.output.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(
+            f"{options.output} is no directory, and none can be made there",
+            hint="name one for the results and logs with --output DIR",
+        ) from None
     except OSError as error:
         raise OutputError(f"cannot make {options.output}: {error.strerror}") from None
     record = Record(options.output / "events.jsonl", *observers)
@@ -121,6 +119,7 @@ async def run(
             record=record,
             hosts=hosts,
             output=options.output,
+            log_limit=options.log_limit,
             nonce=nonce,
         )
         for seat in members
@@ -128,7 +127,7 @@ async def run(
     record.note("started", job_name=job.name, group=meeting.name, members=[str(member) for member in everybody])
     try:
         await _run_all(runs, job.timeouts.job)
-        outcome = _outcome(runs, everybody)
+        outcome = _outcome(runs, everybody, record)
         record.note("ended", status=outcome.status)
         return outcome
     finally:
@@ -148,7 +147,11 @@ async def _meet(job: Job, nonce: str, members: Sequence[Member], options: Option
     if options.elsewhere is None:
         return EmbeddedMeeting(job.name, nonce, members, grace=options.grace, observe=notice)
     meeting = RemoteMeeting(job.name, secrets.token_hex(8), members, options.elsewhere, tell)
-    await meeting.check()
+    try:
+        await meeting.check()
+    except BaseException:
+        record.close()
+        raise
     return meeting
 
 
@@ -184,11 +187,11 @@ def _why_to_end(ended: Sequence[MemberRun], limit: float) -> str | None:
     return f"the essential member {lost[0].seat.member} has failed: {lost[0].failure}" if lost else None
 
 
-def _outcome(runs: Sequence[MemberRun], members: Sequence[Member]) -> Outcome:
+def _outcome(runs: Sequence[MemberRun], members: Sequence[Member], record: Record) -> Outcome:
     cases = [case for run in runs for case in run.results.cases]
-    errors = [str(run.failure) for run in runs if run.failure is not None]
-    broken = any(run.failure.exit_status == BROKEN for run in runs if run.failure is not None)
-    if broken:
+    failures = [failure for failure in (*(run.failure for run in runs), record.failure) if failure is not None]
+    errors = [str(failure) for failure in failures]
+    if any(failure.exit_status == BROKEN for failure in failures):
         status = BROKEN
     elif errors or any(case.result in {"fail", "unknown"} for case in cases):
         status = FAILED

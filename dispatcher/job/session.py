@@ -74,6 +74,7 @@ class TestSession:
         self._typist = Typist(console)
         self._timer: asyncio.TimerHandle | None = None
         self._kept = 0
+        self._over: str | None = None
         self._device = console.name
         self._raised: asyncio.Future[str] = self._loop.create_future()
 
@@ -90,7 +91,7 @@ class TestSession:
             await running
         finally:
             running.cancel()
-            await asyncio.wait((running,))
+            await asyncio.gather(running, return_exceptions=True)
 
     def hear(self, data: bytes) -> None:
         """Take what the console said. Never waits."""
@@ -119,6 +120,15 @@ class TestSession:
         said = f"; its last words: {self._last_words}" if self._last_words else ""
         self._results.abandon_run(f"a step failed{said}")
         self._results.expect_runs(expected, "it was not run")
+
+    def dismiss(self, reason: str) -> None:
+        """Take nothing more from a test that is to end, but fail the calls that it waits in and those that it makes.
+
+        A call that waits has turned the tty's signals off: it must end before ^C can end the test.
+        """
+        self._over = reason
+        for task in (*self._waiting, *self._in_order):
+            task.cancel()
 
     def cancel(self) -> None:
         """Drop every call that is open, and type nothing more."""
@@ -168,6 +178,10 @@ class TestSession:
     # --- events --------------------------------------------------------------------------------------------
 
     def _act(self, event: Event) -> None:
+        if self._over is not None:
+            if isinstance(event, Request):
+                self._conversation.fail(event, self._over, self._loop.time())
+            return
         match event:
             case Request():
                 self._request(event)
@@ -234,6 +248,11 @@ class TestSession:
             self._conversation.succeed(request, answer, self._loop.time())
         except MultinodeError as error:
             failure = str(error)
+        except asyncio.CancelledError:
+            if self._over is not None:
+                self._conversation.fail(request, self._over, self._loop.time())
+                self._type_soon()
+            raise
         except Exception as error:  # a plugin's mistake must not leave its device waiting
             failure = f"{type(call).__module__}.{type(call).__qualname__}: {type(error).__name__}: {error}"
         if failure is not None:

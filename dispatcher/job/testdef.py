@@ -19,7 +19,8 @@ from dispatcher.errors import FileError
 from dispatcher.job import keys
 from dispatcher.job.content import Content, Repository, expected, parameters, read_content
 from dispatcher.job.origin import clone, read_folder
-from dispatcher.job.yamlfile import Node, Skipped, nearest, quoted, read
+from dispatcher.job.yamlfile import Node, Skipped, read
+from dispatcher.wording import nearest, quoted
 
 NAME: Final = re.compile(r"[-_a-zA-Z0-9.]{1,100}")
 """LAVA's schema, ``test/definition.py``; it becomes a directory on the device and a suite in the results."""

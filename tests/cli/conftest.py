@@ -97,8 +97,9 @@ def mark() -> Iterator[str]:
 
 
 @pytest.fixture
-def environment(mark: str) -> dict[str, str]:
-    return {**os.environ, "MULTINODE_TEST_MARK": mark, "NO_COLOR": "1"}
+def environment(mark: str, tmp_path: Path) -> dict[str, str]:
+    state = str(tmp_path / "state")
+    return {**os.environ, "MULTINODE_TEST_MARK": mark, "NO_COLOR": "1", "XDG_STATE_HOME": state}
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def multinode(tmp_path: Path, environment: dict[str, str], command: list[str]) -
 
     def run(*arguments: str | Path) -> Ran:
         output = tmp_path / "output"
-        extra = ["--output", str(output)] if arguments[0] == "run" else []
+        extra = ["--output", str(output)] if arguments[0] == "run" and "--output" not in arguments else []
         done = subprocess.run(
             [*command, *map(str, arguments), *extra],
             capture_output=True,

@@ -167,8 +167,34 @@ def test_a_test_action_that_takes_too_long(multinode: Multinode, write: Write) -
     assert ran.result(2, "lava", "0_b") == "pass"
 
 
-def test_an_output_directory_that_cannot_be_made(multinode: Multinode, write: Write, tmp_path: Path) -> None:
-    (tmp_path / "output").write_text("a file")
+def test_an_output_directory_that_cannot_be_made(multinode: Multinode, write: Write) -> None:
+    ran = multinode("run", write("job.yaml", GOOD), "--devices", LOCAL, "--output", "/proc/output")
+    assert ran.status == 3
+    assert ran.err.startswith("multinode: cannot make /proc/output: ")
+    assert len(ran.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("below", ["", "/results"])
+def test_an_output_directory_that_is_a_file_opens_nothing(
+    below: str, multinode: Multinode, write: Write, tmp_path: Path
+) -> None:
+    opened = tmp_path / "opened"
+    devices = write(
+        "d.yaml", f"devices:\n  d: {{device_type: board, count: 2, console: {{command: touch {opened}}}}}\n"
+    )
+    write("output", "precious")
+    ran = multinode("run", write("job.yaml", GOOD), "--devices", devices, "--output", f"{tmp_path}/output{below}")
+    assert ran.status == 2
+    assert ran.err.startswith(f"multinode: {tmp_path}/output{below} is no directory")
+    assert len(ran.err.splitlines()) == 2
+    assert not opened.exists()
+    assert ran.output.read_text() == "precious"
+
+
+def test_events_that_cannot_be_written_are_told_once(multinode: Multinode, write: Write, tmp_path: Path) -> None:
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "events.jsonl").symlink_to("/dev/full")
     ran = multinode("run", write("job.yaml", GOOD), "--devices", LOCAL)
     assert ran.status == 3
-    assert "cannot make" in ran.err
+    assert ran.err == f"multinode: cannot write {tmp_path}/output/events.jsonl: No space left on device\n"
+    assert {case["result"] for case in ran.results} == {"pass"}

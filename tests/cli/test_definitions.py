@@ -26,12 +26,13 @@ def with_definition(job: str, role: str, **more: Any) -> str:
 
 def test_results_in_every_form_of_lavas(multinode: Multinode, write: Write) -> None:
     steps = [
-        'test "$LAVA_JOB_ID" = 1',
+        'test "$LAVA_JOB_ID" = 1 && test "$(cut -d _ -f 1 uuid)" = 1',
         "lava-test-set start net",
         "lava-test-case ping --result OK",
         "lava-test-reference log --result fail --reference http://host/log?x=1",
-        "lava-test-set stop",
+        "lava-test-set stop net",
         "lava-test-event half",
+        "printf '<LAVA_SIGNAL_%s>\\n' 'TESTSET START raw' 'TESTCASE TEST_CASE_ID=printed RESULT=OK' 'TESTSET STOP'",
         "lava-test-case wrapped --shell lava-sync s",
         "printf 'route: NOK\\n%s\\n' 'dns: OK 3'",
     ]
@@ -49,6 +50,7 @@ def test_results_in_every_form_of_lavas(multinode: Multinode, write: Write) -> N
     assert [(c["suite"], c["name"], c["result"], c["measurement"]) for c in mine] == [
         ("0_a", "ping", "pass", None),
         ("0_a", "log", "fail", None),
+        ("0_a", "printed", "pass", None),
         ("0_a", "multinode-sync-s", "pass", None),
         ("0_a", "wrapped", "pass", None),
         ("0_a", "route", "fail", None),
@@ -56,7 +58,7 @@ def test_results_in_every_form_of_lavas(multinode: Multinode, write: Write) -> N
         ("0_a", "missing", "fail", None),
         ("lava", "0_a", "pass", None),
     ]
-    assert [case["metadata"].get("set") for case in mine] == ["net", "net", *[None] * 6]
+    assert [case["metadata"].get("set") for case in mine] == ["net", "net", "raw", *[None] * 6]
     assert mine[1]["metadata"]["reference"] == "http://host/log?x=1"
     junit = {case.get("name"): case for case in ElementTree.parse(ran.output / "results.xml").iter("testcase")}
     assert junit["log"].get("classname") == "1.a.0_a.net"
@@ -70,11 +72,11 @@ def test_a_raise_ends_its_member_and_an_essential_one_ends_all(multinode: Multin
             {
                 "a": [
                     "lava-test-case fails --shell false",
-                    "lava-sync s",
+                    "lava-wait failed",
                     "lava-test-case x --shell lava-test-raise no network || true",
                     "lava-sync never",
                 ],
-                "b": ["lava-sync s", "lava-test-case fails --shell false", "lava-wait never"],
+                "b": ["lava-test-case fails --shell false", "lava-send failed", "sleep 1000"],
             }
         )
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,7 +57,22 @@ def test_ctrl_c(moment: str, command: list[str], environment: dict[str, str], tm
     assert isinstance(yaml.safe_load((tmp_path / "output" / "results.yaml").read_text()), list)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_ctrl_c_while_python_loads_modules(
+    command: list[str], environment: dict[str, str], write: Write, tmp_path: Path
+) -> None:
+    write("argparse.py", "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nfinally:\n    import re\n")
+    ended = subprocess.run(
+        [*command, "plugins"],
+        env={**environment, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])},
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+        text=True,
+    )
+    assert (ended.returncode, ended.stderr) == (130, "multinode: interrupted\n")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)])
 def test_other_signals(
     number: signal.Signals, status: int, command: list[str], environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -69,6 +87,23 @@ def test_devices_that_do_not_let_go(
     moment = "opening" if devices == SILENT else "lava-wait x ..."
     status, _err = interrupt(command, environment, tmp_path, write("devices.yaml", devices), moment, signal.SIGINT)
     assert status == 130
+
+
+def test_an_install_that_takes_long_is_told_and_what_is_there_is_removed(
+    command: list[str], environment: dict[str, str], tmp_path: Path, write: Write
+) -> None:
+    place = tmp_path / "device"
+    devices = write(
+        "d.yaml",
+        "devices:\n  slow: {device_type: board, count: 2, console: {command: sh}, character_delay: 0.5,"
+        f" lava_test_results_dir: '{place}/%s'}}\n",
+    )
+    status, _err = interrupt(command, environment, tmp_path, devices, "kB to type, about ", signal.SIGINT)
+    assert status == 130
+    events = [json.loads(line) for line in (tmp_path / "output" / "events.jsonl").read_text().splitlines()]
+    told = next(event for event in events if event["event"] == "installing")
+    assert told["seconds"] == round(told["bytes"] * 0.0015) > 5
+    assert not list(place.glob("*"))
 
 
 def test_the_directories_of_an_interrupted_run_are_removed(

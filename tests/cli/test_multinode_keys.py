@@ -119,7 +119,9 @@ def test_a_host_that_never_starts_its_guests_ends_them_with_the_reason(multinode
     assert "the delayed start waits for lava_start of role 'host': " in ran.reason(2, "lava", "job")
 
 
-def test_requests_of_a_boot_are_made_by_the_members_of_its_role(multinode: Multinode, write: Write) -> None:
+def test_requests_of_a_boot_and_of_a_repeated_test_are_made_by_the_members_of_its_role(
+    multinode: Multinode, write: Write
+) -> None:
     job = """\
 job_name: t
 timeouts: {job: {minutes: 1}}
@@ -138,9 +140,12 @@ actions:
       - {request: lava-send, messageID: up}
 - test:
     role: [a, b]
+    repeat: 2
     protocols: {lava-multinode: [{request: lava-sync, messageID: s}]}
     definitions:
     - {from: inline, name: x, repository: {params: {N: $n}, run: {steps: ['test "$(lava-role)$N" != b$n']}}}
 """
     ran = multinode("run", write("job.yaml", job), "--devices", LOCAL)
     assert ran.status == 0, ran.out + ran.err
+    suites = sorted((case["job"], case["name"]) for case in ran.results)
+    assert suites == [("1", "0_x"), ("1", "1_x"), ("2", "0_x"), ("2", "1_x")]

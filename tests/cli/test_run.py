@@ -138,3 +138,22 @@ def test_what_the_device_prints_is_not_lost_while_a_call_waits(multinode: Multin
     assert ran.status == 0, ran.out + ran.err
     log = (ran.output / "consoles" / "1.log").read_bytes()
     assert all(b"line %06d" % number in log for number in range(2000))
+
+
+def test_a_console_that_floods_fills_its_log_to_the_limit_only(multinode: Multinode, write: Write) -> None:
+    job = write("job.yaml", job_text({"a": ["yes | head -n 100000", "lava-test-case after --result pass"]}))
+    ran = multinode("run", job, "--devices", LOCAL, "--log-limit", "100k")
+    assert ran.status == 0
+    assert ran.result(1, "0_a", "after") == "pass"
+    log = ran.output / "consoles" / "1.log"
+    assert ran.err == (
+        f"multinode: local-1: {log} has reached its limit of 102400 bytes, and ends there; see --log-limit\n"
+    )
+    assert 102_400 < log.stat().st_size < 102_500
+
+
+@pytest.mark.parametrize("size", ["", "1.5G", "-1", "1 G", "10X", "many"])
+def test_a_limit_that_is_no_size_is_refused(size: str, multinode: Multinode, write: Write) -> None:
+    ran = multinode("run", write("job.yaml", job_text({"a": ["true"]})), "--devices", LOCAL, f"--log-limit={size}")
+    assert ran.status == 2
+    assert f"{size!r} is neither a size such as 200M or 4G nor 'none'" in ran.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import re
@@ -16,9 +17,10 @@ from typing import Any
 import pytest
 from console_harness import children, opened, run, soon
 
-from dispatcher.console import command
+from dispatcher.console import processes
 from dispatcher.console.command import CommandTransport
 from dispatcher.console.connection import Console
+from dispatcher.console.processes import Family
 from dispatcher.errors import ConsoleClosed, ConsoleError, UserError
 
 
@@ -107,6 +109,7 @@ def test_a_program_that_the_kernel_does_not_run_is_told_and_leaves_nothing(tmp_p
         ("true", "board: 'true' ended with status 0"),
         ("sh -c 'exit 7'", "board: 'sh' ended with status 7"),
         ("sh -c 'kill -KILL $$'", "board: 'sh' was ended by SIGKILL"),
+        ("sh -c 'kill -INT $$'", "board: 'sh' was ended by SIGINT"),
         ("sh -c 'kill -40 $$'", "board: 'sh' was ended by signal 40"),
         ("sh -c 'trap \"\" HUP; sleep 600 & exit 5'", "board: 'sh' ended with status 5"),
         ("sh -c 'trap \"\" HUP; yes & exit 5'", "board: 'sh' ended with status 5"),
@@ -115,6 +118,19 @@ def test_a_program_that_the_kernel_does_not_run_is_told_and_leaves_nothing(tmp_p
 )
 def test_why_a_program_ended_is_told(text: str, reason: str) -> None:
     assert run(end_of(text)) == reason
+
+
+@pytest.mark.parametrize("program", ["cat", "yes", "sh -c 'trap \"exit 130\" INT; cat; exit 0'"])
+def test_a_program_that_our_own_interrupt_ends_is_not_said_to_have_ended_by_itself(program: str) -> None:
+    async def test() -> None:
+        async with opened(program) as console:
+            with contextlib.suppress(ConsoleClosed):
+                await console.interrupt()
+            name = program.split(maxsplit=1)[0]
+            why = "took the Ctrl-C that was typed for a shell as its own and ended; it passes none on"
+            assert str(await console.ended()) == f"board: {name!r} {why}"
+
+    run(test())
 
 
 def test_the_status_is_told_however_long_the_end_takes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +161,7 @@ def test_without_pidfd_the_end_of_file_still_tells(monkeypatch: pytest.MonkeyPat
 def test_the_last_words_of_a_program_are_heard_though_another_holds_its_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "HANGUP_GRACE", 0.1)
+    monkeypatch.setattr(processes, "HANGUP_GRACE", 0.1)
     log = tmp_path / "log"
 
     async def test() -> None:
@@ -218,7 +234,7 @@ IGNORING = "trap '' HUP TERM INT QUIT"
 
 
 def members_of(session: int) -> set[int]:
-    family = command._Family()
+    family = Family()
     family.session = session
     return family.members()
 
@@ -237,7 +253,7 @@ def members_of(session: int) -> set[int]:
     ids=["plain", "deaf", "deaf-grandchildren", "grandchildren", "deaf-without-tty", "stopped", "orphan"],
 )
 def test_closing_ends_every_process_of_the_session(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "HANGUP_GRACE", 0.1)
+    monkeypatch.setattr(processes, "HANGUP_GRACE", 0.1)
 
     async def test() -> None:
         async with opened(f'sh -c "{script}"') as console:
@@ -265,7 +281,7 @@ def test_a_stopped_program_is_told_to_end(tmp_path: Path) -> None:
 
 
 def test_closing_ends_a_program_that_forks_while_it_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "HANGUP_GRACE", 0.1)
+    monkeypatch.setattr(processes, "HANGUP_GRACE", 0.1)
 
     async def test() -> None:
         async with opened("sh -c 'trap \"sleep 600& sleep 600\" HUP; echo $$; while :; do sleep 600; done'") as console:
@@ -292,17 +308,38 @@ def test_closing_leaves_other_sessions_alone() -> None:
             other.wait()
 
 
+def test_consoles_that_close_together_look_at_all_processes_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+    found = processes._Census.found
+
+    def counting(census: processes._Census) -> Any:
+        nonlocal looks
+        looks += 1
+        return found(census)
+
+    monkeypatch.setattr(processes._Census, "found", counting)
+    families = [Family() for _ in range(8)]
+    for family in families:
+        family.session = -1
+    for expected in (2, 4):  # who finds none looks twice
+        assert [family.members() for family in families] == [set()] * 8
+        assert looks == expected
+    families[0].session = os.getsid(0)
+    assert os.getpid() in families[0].members()
+    assert looks == 5
+
+
 def test_closing_gives_up_on_what_cannot_be_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of another user, as behind sudo, or one that waits for hardware: the run ends all the same."""
-    monkeypatch.setattr(command, "_signal", lambda *_: None)
+    monkeypatch.setattr(processes, "_signal", lambda *_: None)
     leader = 0
 
     async def test() -> None:
         nonlocal leader
         async with opened("sh -c \"trap '' HUP; echo $$; sleep 600\"") as console:
             leader = int((await line(console, rb"(\d+)\r\n")).group(1))
-            monkeypatch.setattr(command, "HANGUP_GRACE", 0.0)
-            monkeypatch.setattr(command, "KILL_GRACE", 0.01)
+            monkeypatch.setattr(processes, "HANGUP_GRACE", 0.0)
+            monkeypatch.setattr(processes, "KILL_GRACE", 0.01)
         assert alive(leader)
 
     run(test())

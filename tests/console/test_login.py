@@ -11,8 +11,9 @@ import pytest
 from console_harness import BadLine, Hits, Noise, PairTransport, changed, lost, now, opened, run, soon
 
 from dispatcher.console import login as login_module
+from dispatcher.console.connection import INTERRUPT, INTERRUPT_QUIET
 from dispatcher.console.login import Credentials, login
-from dispatcher.console.shell import INTERRUPT, RELEASE, start
+from dispatcher.console.shell import RELEASE, start
 from dispatcher.errors import ConsoleClosed, ConsoleError, ConsoleTimeout
 
 ROOT = Credentials("login:", "root", "Password:", "secret")
@@ -31,7 +32,7 @@ class Board(PairTransport):
     async def shell(self) -> None:
         """Answer one probe as a shell would, echo included."""
         heard = await self.hear_line()
-        found = re.fullmatch(rb"(?:\x03\n)?" + PROMPT, heard)
+        found = re.fullmatch(rb"(?:\x03\x03\n)?" + PROMPT, heard)
         assert found is not None, heard
         await self.say(heard[:-1] + b"\r\nready-%s.\r\n# " % found.group(1))
 
@@ -175,7 +176,7 @@ def test_a_silent_device_is_nudged_less_and_less_often() -> None:
         times.append(now() - began)
         for nudge in range(6):
             if nudge >= 2:
-                await board.typed(INTERRUPT + b"\n")
+                await board.typed(2 * INTERRUPT + b"\n")
             await board.typed(RELEASE)
             await board.typed(b"\n")
             times.append(now() - began)
@@ -183,7 +184,8 @@ def test_a_silent_device_is_nudged_less_and_less_often() -> None:
         await board.shell()
 
     play(device)
-    assert times == pytest.approx([3, 9, 21, 45, 93, 153, 213])
+    calm = [3, 9, 21, 45, 93, 153, 213]
+    assert times == pytest.approx([at + max(0, n - 2) * 2 * INTERRUPT_QUIET for n, at in enumerate(calm)])
 
 
 def test_what_looks_like_a_prompt_in_a_boot_log_stops_no_login() -> None:
@@ -221,7 +223,7 @@ def test_what_looks_like_a_prompt_while_a_device_goes_on_booting_is_asked_gently
             await asyncio.sleep(login_module.PROBE_AFTER / 2)
         keeping.cancel()
         await board.say(b"# ")
-        await board.typed(INTERRUPT + b"\n")
+        await board.typed(2 * INTERRUPT + b"\n")
         await board.typed(RELEASE)
         await board.shell()
 
@@ -269,7 +271,7 @@ def test_a_shell_that_does_not_answer_is_interrupted_and_freed_of_an_earlier_run
     async def device(board: Board) -> None:
         await board.typed(b"echo rea''dy-1.\n")
         await board.typed(b"echo rea''dy-2.\n")
-        await board.typed(INTERRUPT + b"\n")
+        await board.typed(2 * INTERRUPT + b"\n")
         await board.typed(RELEASE)
         await board.shell()
 

@@ -21,7 +21,7 @@ from console_harness import (
     started,
 )
 
-from dispatcher.console.connection import Console
+from dispatcher.console.connection import INTERRUPT, Console
 from dispatcher.console.shell import LINE_LIMIT, PROMPT_LIMIT, RELEASE, Shell, start
 from dispatcher.errors import ConsoleClosed, ConsoleError, ConsoleTimeout, InstallError
 
@@ -159,6 +159,24 @@ def test_a_stray_line_is_a_comment_at_every_prompt(interactive_shell: str, tmp_p
         assert not os.listdir(tmp_path)
 
     run(test())
+
+
+def test_an_interrupt_drops_the_line_that_is_half_typed(interactive_shell: str, tmp_path: Path) -> None:
+    """bash runs it without its first byte if the next line feed comes with the ^C."""
+
+    async def test() -> None:
+        async with opened(interactive_shell) as console:
+            await console.send(b"cd %s;echo re''ady\n" % bytes(tmp_path))
+            await console.expect([re.compile(rb"ready\s+.*[$#] ")], soon())
+            for half in (b"touch oops", b"xtouch oops", b'"xtouch oops', b"xtouch oops;"):
+                await console.send(half)
+                await console.expect([re.compile(rb"oops")], soon())
+                await console.interrupt()
+                await console.send(b"\n" + RELEASE + b"echo do''ne\n")
+                await console.expect([re.compile(rb"done")], soon())
+
+    run(test())
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_command_that_fails_says_why_and_what_it_was_for() -> None:
@@ -379,21 +397,73 @@ def test_a_loop_left_behind_is_ended_by_a_line_that_knows_nothing_of_it() -> Non
     run(test())
 
 
-def test_abandoning_stops_a_test_and_ends_the_loop(tmp_path: Path) -> None:
-    said = tmp_path / "said"
-    said.write_text("running\n")
+STOPPED = {
+    "it ends": "tail -f said",
+    "it has something to put in order": 'exec $SHELL -c \'trap "sleep 0.2; echo in-or""der; exit" 2;tail -f said;:\'',
+    "it heeds the third": "$SHELL -c 'i=;trap \"i=i\\$i\" 2;cat said;while [ ${#i} -lt 3 ];do sleep 0.1;done'",
+    "its tty does not": "stty -isig; cat said; sleep 1; stty isig; tail -f said",
+}
+
+
+@pytest.mark.parametrize("command", list(STOPPED.values()), ids=list(STOPPED))
+def test_a_test_is_stopped_and_the_loop_goes_on(command: str, shell_command: str, tmp_path: Path) -> None:
+    (tmp_path / "said").write_text("running\n")
+    command = command.replace("said", str(tmp_path / "said")).replace("$SHELL", shell_command)
 
     async def test() -> None:
-        async with started() as shell:
+        async with started(shell_command=shell_command) as shell:
             output = Output()
-            running = asyncio.ensure_future(shell.run_test(f"tail -f {said}", output))
+            running = asyncio.ensure_future(shell.run_test(command, output))
             await output.has(b"running")
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-            await shell.abandon("echo ba''ck")
+            await shell.stop(deadline=soon())
+            assert "order" not in command or b"in-order" in output.data
+            assert (await shell.run("R=in", deadline=soon())).value == "in"
+            await shell.leave()
+            await shell.console.send(b"echo ba''ck\n")
             await shell.console.expect([re.compile(b"back")], soon())
 
     run(test())
+
+
+def test_a_test_that_does_not_end_is_told() -> None:
+    async def test() -> None:
+        transport = PairTransport()
+        async with opened(transport) as console:
+            shell = Shell(console, b"mnkey")
+            running = asyncio.ensure_future(shell.run_test("true", Output()))
+            await transport.hear_line()
+            running.cancel()
+            with pytest.raises(ConsoleTimeout, match=r"^board: the test does not heed Ctrl-C$"):
+                await shell.stop(deadline=now() + 10)
+            assert shell.busy is True
+            assert (await transport.hear()).count(INTERRUPT) > 5
+            transport.far.close()
+
+    run(test(), jumping=True)
+
+
+@pytest.mark.parametrize("said", [b"\r\nmnkey 1 130  mnkey 1 130 .\r\n", b"\r\nmnkey 1 ?  mnkey 1 ? .\r\n"])
+def test_any_answer_of_the_loop_says_that_the_test_has_ended(said: bytes) -> None:
+    """The answer that tells the end may be lost."""
+
+    async def test() -> None:
+        transport = PairTransport()
+        async with opened(transport) as console:
+            shell = Shell(console, b"mnkey")
+            running = asyncio.ensure_future(shell.run_test("true", Output()))
+            await transport.hear_line()
+            running.cancel()
+            stopping = asyncio.ensure_future(shell.stop(deadline=now() + 10))
+            assert await transport.hear() == INTERRUPT
+            assert await transport.hear() == b"\n#0 ?\n"
+            await transport.say(said)
+            await stopping
+            assert shell.busy is False
+            transport.far.close()
+
+    run(test(), jumping=True)
 
 
 @pytest.mark.parametrize("missing", range(1, 20))

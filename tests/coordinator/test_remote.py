@@ -73,6 +73,7 @@ def test_a_hold_that_ends_is_asked_for_again_and_is_the_same_wait() -> None:
     async def scenario(lab: Lab) -> None:
         one, _two = await joined(lab)
         two = RemoteClient(Address("127.0.0.1", lab.port), Place("g", MEMBERS[1], 2, MEMBERS, "run"), hold=0.01)
+        await two.join("j1")
         waiting = asyncio.ensure_future(two.wait("w", Kind.WAIT, "m", None, timeout=None))
         await until(lambda: lab.counters.replies["wait"] >= 3)
         assert len(list(lab.hall.rooms["g"].group.calls())) == 1
@@ -131,6 +132,32 @@ def test_who_may_not_join() -> None:
     in_lab(scenario)
 
 
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_second_console_with_a_members_id_cannot_act_for_it(complete: bool) -> None:
+    async def scenario(lab: Lab) -> None:
+        one, two = clients(lab, named=False)
+        joining = asyncio.ensure_future(one.join("j1"))
+        await until(lambda: lab.counters.held == 1)
+        if complete:
+            await asyncio.gather(two.join("j2"), joining)
+        address = Address("127.0.0.1", lab.port)
+        again = RemoteClient(address, Place("g", MEMBERS[0], 2), incarnation="another.")
+        with pytest.raises(CallRefused, match=r"1 \(server\) has joined already"):
+            await again.join("j1")
+        with pytest.raises(CallRefused, match=r"another dispatcher speaks for 1 \(server\)"):
+            await again.leave("l", "it could not join")
+        if not complete:
+            await asyncio.gather(two.join("j2"), joining)
+        with pytest.raises(CallRefused, match="another dispatcher speaks"):
+            await again.send("s", "m", [])
+        assert (await lab.stock("1", "lava_send", messageID="m"))[
+            "reason"
+        ] == "another dispatcher speaks for 1 (server)"
+        await one.send("s", "m", [])
+
+    in_lab(scenario)
+
+
 def test_a_member_that_leaves_before_all_have_come_frees_who_waits_for_it() -> None:
     async def scenario(lab: Lab) -> None:
         address = Address("127.0.0.1", lab.port)
@@ -167,11 +194,11 @@ def test_everything_is_found_again_after_a_restart_and_done_once() -> None:
 
     async def after(lab: Lab) -> None:
         one, two = clients(lab)
+        assert await asyncio.gather(one.join("j0"), two.join("j1")) == [MEMBERS, MEMBERS]
         await one.send("s", "m", [("k", "v")])
         assert await one.wait("y1", Kind.SYNC, "x", None, timeout=None) == {}, "its round is closed"
         with pytest.raises(CallRefused, match=r"timed out after 0 s; have 1 of 2 in round 2"):
             await two.wait("open", Kind.SYNC, "x", None, timeout=None)
-        assert await one.join("j0") == MEMBERS
         assert await two.wait("w", Kind.WAIT, "m", None, timeout=None) == {"1": {"k": "v"}}
         events = journal.read("g")
         assert sum(isinstance(event, Sent) for event in events) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 import subprocess
@@ -13,11 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from journal_strategies import EVENTS, GROUPS
 
+from dispatcher.coordinator.hall import Hall
 from dispatcher.coordinator.journal import GroupRecord
 from dispatcher.coordinator.journal.database import connect
 from dispatcher.coordinator.journal.memory import MemoryJournal
 from dispatcher.coordinator.journal.sqlite import SqliteJournal, Sync
-from dispatcher.errors import GroupError, JournalError
+from dispatcher.coordinator.live import Notice
+from dispatcher.errors import CallRefused, GroupError, JournalError
 from dispatcher.group.events import Event, Joined, Left, Member, Sent, Synced, WaitFailed
 from dispatcher.group.rendezvous import Rendezvous, fold
 
@@ -196,3 +199,22 @@ def test_a_full_and_a_read_only_disk_are_clear_errors(tmp_path: Path) -> None:
     assert read_only == f"{tmp_path}/journal: the journal cannot be written: Read-only file system"
     assert "--journal names a file" in hint
     assert done.stderr == ""
+
+
+def test_a_group_whose_log_contradicts_itself_is_left_alone_and_its_name_refused(tmp_path: Path) -> None:
+    with opened(tmp_path / "journal") as stored:
+        stored.open(GROUP)
+        stored.append("g", Sent("1", "a stranger", "x"))
+        told: list[Notice] = []
+
+        async def run() -> None:
+            hall = Hall(stored, observe=lambda _group, notice: told.append(notice))
+            with pytest.raises(CallRefused, match="its log contradicts itself: take another name"):
+                hall.open("g", "another run", MEMBERS)
+            with pytest.raises(CallRefused, match="its log contradicts itself: take another name"):
+                hall.gather("g", "another run", 2, MEMBERS[0], None)
+            hall.close()
+
+        asyncio.run(run())
+        assert [notice.kind for notice in told] == ["damaged"]
+        assert stored.groups() == [GROUP]

@@ -26,7 +26,16 @@ MEMBERS = st.lists(st.builds(Member, NAMES, NAMES), min_size=1, max_size=3, uniq
     tuple
 )
 CALLERS = st.builds(
-    wire.Caller, NAMES, NAMES, NAMES, st.just(True), NAMES, st.just(0.0) | SECONDS, st.none() | NAMES, st.none() | NAMES
+    wire.Caller,
+    NAMES,
+    NAMES,
+    NAMES,
+    st.just(True),
+    NAMES,
+    st.just(0.0) | SECONDS,
+    st.none() | NAMES,
+    st.none() | NAMES,
+    st.none() | NAMES,
 )
 REQUESTS = st.one_of(
     st.builds(wire.Join, CALLERS, st.none() | st.integers(1, wire.GROUP_LIMIT), st.just(()) | MEMBERS),
@@ -81,7 +90,7 @@ def test_what_a_stock_dispatcher_sends_is_taken_as_it_writes_it() -> None:
 
 @pytest.mark.parametrize(
     ("reply", "response"),
-    [(wire.ack(), "ack"), (wire.nack('"no"'), "nack"), (wire.WAIT, "wait"), (wire.ack({}), "ack")],
+    [(wire.ACK, "ack"), (wire.nack('"no"'), "nack"), (wire.WAIT, "wait"), (wire.ack({}), "ack")],
 )
 def test_replies_are_counted_by_their_response(reply: bytes, response: str) -> None:
     assert wire.response(reply) == response == wire.parse_reply(body(reply)).response

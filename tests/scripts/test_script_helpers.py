@@ -18,6 +18,7 @@ def told(name: str, params: str) -> bytes:
     [
         (["lava-test-set", "start", "net.1"], 0, told("TESTSET", "START net.1")),
         (["lava-test-set", "stop"], 0, told("TESTSET", "STOP")),
+        (["lava-test-set", "stop", "net.1"], 0, told("TESTSET", "STOP")),
         (
             ["lava-test-reference", "doc", "--reference", "http://host/a?b=c", "--result", "skip"],
             0,
@@ -36,7 +37,7 @@ def test_what_a_helper_tells(device: Device, call: list[str], status: int, expec
 WRONG = [
     ["lava-test-set"],
     ["lava-test-set", "start"],
-    ["lava-test-set", "stop", "net"],
+    ["lava-test-set", "stop", "net", "x"],
     ["lava-test-reference", "doc", "--result", "pass"],
     ["lava-test-reference", "doc", "--result", "passed", "--reference", "u"],
     ["lava-test-reference", "doc", "--result", "pass", "--result", "pass"],

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -13,8 +14,8 @@ from typing import NoReturn
 import pytest
 from processes import MULTINODE, ended
 
-PACKAGES = ("lava-common", "lava-coordinator", "lava-dispatcher")
-MODULES = "certifi chardet configobj idna magic netifaces pyudev requests six urllib3 voluptuous"
+PACKAGES = ("lava-common", "lava-coordinator", "lava-dispatcher", "lava-dispatcher-host")
+MODULES = "certifi chardet configobj idna jinja2 magic markupsafe netifaces pyudev requests six tz urllib3 voluptuous"
 NEEDED = tuple(f"python3-{name}" for name in MODULES.split())
 """What the dispatcher's modules import beside what this project needs anyway."""
 
@@ -35,7 +36,8 @@ def lava(pytestconfig: pytest.Config) -> Path:
     if named:
         return Path(named)
     assert pytestconfig.cache is not None
-    kept = pytestconfig.cache.mkdir("lava") / "root"
+    # Another list of packages is another tree.
+    kept = pytestconfig.cache.mkdir("lava") / f"root-{zlib.crc32(repr(PACKAGES + NEEDED).encode()):08x}"
     if not kept.is_dir():
         fetch(kept)
     return kept

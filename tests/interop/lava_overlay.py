@@ -1,7 +1,8 @@
 """LAVA's own overlay for one member of a group, for a process of its own: its MultiNode scripts with their headers.
 
 Arguments: the directory to make, the member's id, and the group as a JSON object of id → role. The scripts are then in
-``bin`` below that directory, and their cache file is ``cache`` there, for members that share a host.
+``bin`` below that directory, and their cache file is ``cache`` there, for members that share a host. One more
+argument is a directory of scripts to take instead of LAVA's own.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from lava_dispatcher.protocols.multinode import MultinodeProtocol  # noqa: E402
 
 
 def main() -> None:
-    directory, job_id, roles = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+    directory, job_id, group, *scripts = sys.argv[1:]
+    roles = json.loads(group)
     (Path(directory) / "bin").mkdir(parents=True)
     action = MultinodeOverlayAction()
     action.role = roles[job_id]
+    [action.lava_multi_node_test_dir] = scripts or [action.lava_multi_node_test_dir]
     action.lava_multi_node_cache_file = f"{directory}/cache"
     action.parameters = {"namespace": "common"}
     place = {"role": roles[job_id], "roles": roles}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,11 +22,21 @@ PATIENCE = 120
 HERE = Path(__file__).parent
 
 
-def overlay(directory: Path, job_id: str, roles: dict[str, str], environment: dict[str, str]) -> None:
-    """Have LAVA's own overlay make a member's scripts."""
-    command = [sys.executable, str(HERE / "lava_overlay.py"), str(directory), job_id, json.dumps(roles)]
+def overlay(directory: Path, roles: dict[str, str], environment: dict[str, str], *scripts: Path) -> None:
+    """Have LAVA's own overlay make the scripts of the member after which a directory is named."""
+    arguments = [directory, directory.name, json.dumps(roles), *scripts]
+    command = [sys.executable, HERE / "lava_overlay.py", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def mixed_scripts(lava: Path, directory: Path) -> Path:
+    """LAVA's folder of scripts with ours in it, as an administrator of LAVA's may arrange it."""
+    shutil.copytree(lava / "usr/lib/python3/dist-packages/lava_dispatcher/lava_test_shell/multi_node", directory)
+    ours = resources.target_scripts()
+    for name in ("lava-send", "lava-wait", "lava-wait-all", "lava-sync", resources.LIBRARY):
+        (directory / name).write_bytes(ours[name])
+    return directory
 
 
 def write_job(path: Path, counts: dict[str, int], steps: dict[str, list[str]]) -> Path:
@@ -56,7 +67,7 @@ def results(output: Path) -> list[tuple[str, str, str]]:
 def test_lavas_scripts_meet_under_our_monitor(tmp_path: Path, lava_environment: dict[str, str]) -> None:
     roles = {"11": "server", "12": "client", "13": "client"}
     for job_id in roles:
-        overlay(tmp_path / job_id, job_id, roles, lava_environment)
+        overlay(tmp_path / job_id, roles, lava_environment)
     here = [f"cd {tmp_path}/$LAVA_JOB_ID", "PATH=$PWD/bin:$PATH", "export PATH"]
     about = ["lava-self >self", "lava-role >role", "lava-group >group"]
     server = ["lava-send ready ip=10.0.0.1 port=80", "lava-wait-all done client", "mv cache done", "lava-sync end"]
@@ -102,7 +113,7 @@ STEPS = {
     "client": [
         "lava-wait ready-11; mv cache ready-11",
         "lava-wait ready-14; mv cache ready-14",
-        "lava-send done name=c$LAVA_JOB_ID",
+        "lava-send done name=c$(lava-self) role=$(lava-role)",
         "lava-sync end",
     ],
 }
@@ -126,17 +137,14 @@ def attached(job: Path, role: str, job_id: str, port: int, output: Path) -> subp
 
 
 def test_a_group_half_of_whose_members_lavas_code_drives(
-    our_coordinator: int, tmp_path: Path, lava_environment: dict[str, str]
+    our_coordinator: int, tmp_path: Path, lava: Path, lava_environment: dict[str, str]
 ) -> None:
     """11 runs LAVA's scripts and 12 ours, both under LAVA's dispatcher; 13 and 14 run ours under ours."""
     roles = {"11": "server", "12": "client", "13": "client", "14": "server"}
-    overlay(tmp_path / "11", "11", roles, lava_environment)
-    for job_id in ("12", "13", "14"):
-        (tmp_path / job_id / "bin").mkdir(parents=True)
-    for name, content in resources.target_scripts().items():
-        script = tmp_path / "12" / "bin" / name
-        script.write_bytes(content)
-        script.chmod(0o755)
+    overlay(tmp_path / "11", roles, lava_environment)
+    overlay(tmp_path / "12", roles, lava_environment, mixed_scripts(lava, tmp_path / "scripts"))
+    for job_id in ("13", "14"):
+        (tmp_path / job_id).mkdir()
     steps = {role: [HOME.format(home=tmp_path), *those] for role, those in STEPS.items()}
     job = write_job(tmp_path / "job.yaml", {"server": 2, "client": 2}, steps)
     with contextlib.ExitStack() as stack:
@@ -151,7 +159,7 @@ def test_a_group_half_of_whose_members_lavas_code_drives(
         for job_id, process in members.items():
             out, err = process.communicate(timeout=PATIENCE)
             assert process.returncode == 0, f"{job_id}: {out}{err}"
-    done = ["12:name=c12", "13:name=c13"]
+    done = ["12:name=c12", "12:role=client", "13:name=c13", "13:role=client"]
     assert {job_id: sorted(lines(tmp_path / job_id / "done")) for job_id in ("11", "14")} == {"11": done, "14": done}
     # Of a lava-wait our scripts leave the sender out, where they have not been told otherwise.
     assert lines(tmp_path / "12" / "ready-11") == lines(tmp_path / "13" / "ready-11") == ["ip=10.0.0.11"]

@@ -71,7 +71,7 @@ lint: $(VENV)/installed-dev ## style, types and the shell scripts
 	set -x
 	"$(BIN)/python" -m ruff check .
 	"$(BIN)/python" -m ruff format --check .
-	"$(BIN)/python" -m mypy dispatcher fixtures/example-plugin/multinode_example
+	"$(BIN)/python" -m mypy dispatcher fixtures/example-plugin/multinode_example lava-plugin/multinode_lava
 	shellcheck -x -s sh $(SHELL_FILES)
 	shellcheck .ci/run
 

@@ -6,13 +6,16 @@ import os
 import shutil
 import subprocess
 import tempfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from processes import MULTINODE, ended
 
-PACKAGES = ("lava-common", "lava-coordinator", "lava-dispatcher")
-MODULES = "certifi chardet configobj idna magic netifaces pyudev requests six urllib3 voluptuous"
+PACKAGES = ("lava-common", "lava-coordinator", "lava-dispatcher", "lava-dispatcher-host")
+MODULES = "certifi chardet configobj idna jinja2 magic markupsafe netifaces pyudev requests six tz urllib3 voluptuous"
 NEEDED = tuple(f"python3-{name}" for name in MODULES.split())
 """What the dispatcher's modules import beside what this project needs anyway."""
 
@@ -33,7 +36,8 @@ def lava(pytestconfig: pytest.Config) -> Path:
     if named:
         return Path(named)
     assert pytestconfig.cache is not None
-    kept = pytestconfig.cache.mkdir("lava") / "root"
+    # Another list of packages is another tree.
+    kept = pytestconfig.cache.mkdir("lava") / f"root-{zlib.crc32(repr(PACKAGES + NEEDED).encode()):08x}"
     if not kept.is_dir():
         fetch(kept)
     return kept
@@ -71,3 +75,19 @@ def apt_get(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def lava_environment(lava: Path) -> dict[str, str]:
     """An environment in which Python finds LAVA's modules."""
     return {**os.environ, "PYTHONPATH": str(lava / "usr" / "lib" / "python3" / "dist-packages"), "PYTHONWARNINGS": ""}
+
+
+@pytest.fixture
+def our_coordinator(tmp_path: Path) -> Iterator[int]:
+    """The port of ours, with its journal in SQLite."""
+    command = [*MULTINODE, "coordinator", "--port", "0", "--journal", str(tmp_path / "journal.sqlite")]
+    with ended(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        line = process.stdout.readline()
+        assert line.startswith("ready on 127.0.0.1:"), process.stderr.read()
+        yield int(line.rpartition(":")[2])
+        process.terminate()
+        _out, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, err
+        assert "Traceback" not in err

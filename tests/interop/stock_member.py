@@ -13,17 +13,24 @@ from lava_dispatcher.protocols.multinode import MultinodeProtocol
 POLL_DELAY = 1
 
 
-def main() -> None:
-    port, job_id, role, group, size, calls = sys.argv[1:]
-    place = {"target_group": group, "role": role, "group_size": int(size)}
+def join(port: int, job_id: str, role: str, group: str, size: int) -> MultinodeProtocol:
+    """A member that has joined its group, which is complete."""
+    place = {"target_group": group, "role": role, "group_size": size}
     protocol = MultinodeProtocol({"protocols": {MultinodeProtocol.name: place}}, job_id)
     protocol.debug_setup()
     # What set_up() reads from /etc/lava-coordinator/lava-coordinator.conf.
-    protocol.settings |= {"port": int(port), "poll_delay": POLL_DELAY}
+    protocol.settings |= {"port": port, "poll_delay": POLL_DELAY}
     protocol.initialise_group()
+    return protocol
+
+
+def main() -> None:
+    port, job_id, role, group, size, calls = sys.argv[1:]
+    protocol = join(int(port), job_id, role, group, int(size))
     for call in json.loads(calls):
         print(json.dumps(protocol(call)), flush=True)
     protocol.finalise_protocol()
 
 
-main()
+if __name__ == "__main__":
+    main()

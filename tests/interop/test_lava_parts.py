@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import socket
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import MULTINODE, ended
 
 from dispatcher.coordinator.remote import Address, Place, RemoteClient
 from dispatcher.errors import CallRefused
@@ -24,34 +24,8 @@ pytestmark = pytest.mark.slow
 PATIENCE = 120
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 STOCK_MEMBER = Path(__file__).with_name("stock_member.py")
-MULTINODE = [sys.executable, "-m", "dispatcher.cli.main"]
+
 GROUP = (Member("11", "server"), Member("12", "client"), Member("13", "client"))
-
-
-@contextlib.contextmanager
-def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
-    """A process until the end of the block."""
-    with process:
-        try:
-            yield process
-        finally:
-            process.terminate()
-
-
-@pytest.fixture
-def our_coordinator(tmp_path: Path) -> Iterator[int]:
-    """The port of ours, with its journal in SQLite."""
-    command = [*MULTINODE, "coordinator", "--port", "0", "--journal", str(tmp_path / "journal.sqlite")]
-    with ended(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        line = process.stdout.readline()
-        assert line.startswith("ready on 127.0.0.1:"), process.stderr.read()
-        yield int(line.rpartition(":")[2])
-        process.terminate()
-        _out, err = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, err
-        assert "Traceback" not in err
 
 
 @pytest.fixture

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from packaging_harness import ROOT, Environment, build, clean_environment
+
+from dispatcher.coordinator.background import Background
+from dispatcher.coordinator.desk import Desk
+from dispatcher.coordinator.hall import Hall
+from dispatcher.coordinator.journal.memory import MemoryJournal
+from dispatcher.coordinator.server import Server
 
 pytestmark = pytest.mark.slow
 
@@ -27,6 +35,21 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work / "environment" / "bin" / "python"
 
 
+@pytest.fixture
+def coordinator() -> Iterator[tuple[Server, int]]:
+    """A coordinator of ours whose counters can be seen, and its port."""
+    background = Background()
+
+    async def start() -> tuple[Server, int]:
+        server = Server(Desk(Hall(MemoryJournal())))
+        return server, await server.start("127.0.0.1", 0)
+
+    server, port = background.run(start())
+    yield server, port
+    background.run(server.stop())
+    background.close()
+
+
 def job(worker: Path, lava: Path, port: int, member: tuple[str, str], calls: list[dict[str, Any]]) -> Any:
     environment = {**clean_environment(), "PYTHONPATH": str(lava / "usr" / "lib" / "python3" / "dist-packages")}
     command = [worker, LAVA_JOB, str(port), *member, "2", json.dumps(calls)]
@@ -37,7 +60,8 @@ def call(request: str, message_id: str, **more: object) -> dict[str, object]:
     return {"request": request, "messageID": message_id, **more}
 
 
-def test_lavas_jobs_use_our_protocol(worker: Path, lava: Path, our_coordinator: int) -> None:
+def test_lavas_jobs_use_our_protocol(worker: Path, lava: Path, coordinator: tuple[Server, int]) -> None:
+    server_of_ours, port = coordinator
     server = [
         call("lava-wait", "hello"),
         call("lava-send", "ready", message={"ip": "10.0.0.1", "none": None}),
@@ -53,7 +77,7 @@ def test_lavas_jobs_use_our_protocol(worker: Path, lava: Path, our_coordinator: 
         call("lava-sync", "end"),
     ]
     processes = [
-        job(worker, lava, our_coordinator, member, calls)
+        job(worker, lava, port, member, calls)
         for member, calls in ((("11", "server"), server), (("12", "client"), client))
     ]
     told = []
@@ -69,3 +93,14 @@ def test_lavas_jobs_use_our_protocol(worker: Path, lava: Path, our_coordinator: 
     assert told[0][:-1] == [{}, "ack", {"12": {"ok": "yes"}}, never, {}]
     assert told[0][-1].startswith(nobody)
     assert told[1] == ["ack", ready, "ack", {}]
+    # Each was asked once, and held: five that were answered, and one that was given up at its time limit.
+    asked = server_of_ours.counters.requests
+    assert (asked["join"], asked["send"], asked["leave"]) == (2, 3, 2)
+    assert 7 <= asked["wait"] <= 8
+
+
+def test_the_client_needs_no_packages() -> None:
+    """So that on a worker pip need not replace those which LAVA's dispatcher has from Debian."""
+    program = "import sys, dispatcher.coordinator.background, dispatcher.coordinator.remote; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"pexpect", "yaml", "serial"} & set(done.stdout.split())

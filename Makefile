@@ -78,7 +78,7 @@ lint: $(VENV)/installed-dev ## style, types and the shell scripts
 soak: $(VENV)/installed-dev ## the property tests, random corruptions and the bad line, for much longer
 	@HYPOTHESIS_PROFILE=soak "$(BIN)/python" -m pytest -n $(JOBS) -m hypothesis $(ARGS)
 	MULTINODE_CORRUPTIONS=10000000 "$(BIN)/python" -m pytest tests/framing/test_reliable.py -k corruption $(ARGS)
-	MULTINODE_SOAK=1 "$(BIN)/python" -m pytest -n $(JOBS) tests/line $(ARGS)
+	MULTINODE_SOAK=1 "$(BIN)/python" -m pytest -n $(JOBS) tests/line tests/scripts/test_frames_console.py $(ARGS)
 
 bench: $(VENV)/installed-dev ## the benchmarks
 	@for script in $(BENCHMARKS); do

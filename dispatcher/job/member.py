@@ -99,12 +99,18 @@ class MemberRun:
             now=lambda: datetime.now(UTC),
             observe=self._note_case,
         )
-        log = output / "consoles" / f"{seat.member.id}.log"
+        consoles = output / "consoles"
         self._console = Console(
             seat.device.name,
             seat.transport,
-            Transcript(log, limit=log_limit, full=lambda: self._note("log-full", path=str(log), limit=log_limit)),
+            Transcript(
+                consoles / f"{seat.member.id}.log",
+                recording=consoles / f"{seat.member.id}.cast",
+                limit=log_limit,
+                full=lambda path: self._note("log-full", path=str(path), limit=log_limit),
+            ),
             character_delay=seat.device.character_delay,
+            observe=self._note,
         )
         self._tests = [a for a in job.actions if isinstance(a, Test) and seat.member.role in a.roles]
         self._boots = [a for a in job.actions if isinstance(a, Boot) and seat.member.role in a.roles]

@@ -8,8 +8,10 @@ import os
 import re
 import socket
 import struct
+import subprocess
 import termios
 import threading
+import tty
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,8 @@ from dispatcher.errors import ConsoleClosed, ConsoleError, UserError
 
 
 def transport(port: str, **options: Any) -> SerialTransport:
-    return SerialTransport("board", {"serial": port, **options})
+    """A port whose loss is its end, unless a test says otherwise."""
+    return SerialTransport("board", {"serial": port, "reconnect": 0, **options})
 
 
 class Wire:
@@ -102,7 +105,12 @@ def pattern(text: bytes) -> list[re.Pattern[bytes]]:
         ({"dtr": "low"}, "board: dtr 'low' is neither true nor false"),
         ({"rts": 0}, "board: rts 0 is neither true nor false"),
         ({"hupcl": "no"}, "board: hupcl 'no' is neither true nor false"),
+        ({"dsrdtr": "on"}, "board: dsrdtr 'on' is neither true nor false"),
+        ({"exclusive": 1}, "board: exclusive 1 is neither true nor false"),
+        ({"reconnect": "1.5"}, "board: reconnect '1.5' is not a number of seconds"),
+        ({"reconnect": -1}, "board: reconnect -1 is not a number of seconds"),
         ({"serial": "loop://", "hupcl": True}, "board: hupcl cannot be set on loop://"),
+        ({"serial": "loop://", "exclusive": True}, "board: exclusive cannot be set on loop://"),
     ],
 )
 def test_an_option_that_cannot_be_meant_is_refused(options: dict[str, Any], message: str) -> None:
@@ -111,8 +119,9 @@ def test_an_option_that_cannot_be_meant_is_refused(options: dict[str, Any], mess
     assert str(raised.value).startswith(message)
 
 
-def test_every_option_is_explained() -> None:
-    assert list(SerialTransport.OPTIONS) == ["serial", "baudrate", "rtscts", "xonxoff", "dtr", "rts", "hupcl"]
+def test_a_link_below_dev_serial_is_the_same_line(tmp_path: Path) -> None:
+    (tmp_path / "by-id").symlink_to("/dev/null")
+    assert transport(str(tmp_path / "by-id")).line() == transport("/dev/null").line() == "/dev/null"
 
 
 # --- a path ----------------------------------------------------------------------------------------------------
@@ -189,12 +198,47 @@ def test_nothing_to_read_is_not_the_end(wire: Wire) -> None:
     run(test())
 
 
-def test_a_port_that_another_has_is_refused(wire: Wire) -> None:
+def test_a_port_that_is_open_already_is_refused(wire: Wire) -> None:
     async def test() -> None:
         async with opened(transport(wire.path)):
             with pytest.raises(ConsoleError, match=f"^board: cannot open {wire.path}: another program uses it\n"):
                 async with opened(transport(wire.path)):
                     pass
+
+    run(test())
+
+
+def test_who_has_a_port_open_is_named(wire: Wire) -> None:
+    """It need not have locked the line: two that read it get half each."""
+    reader = subprocess.Popen(["cat", wire.path], stdout=subprocess.PIPE)
+    try:
+        os.write(wire.master, b"up\n")
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"up\n"
+
+        async def test() -> None:
+            with pytest.raises(ConsoleError) as raised:
+                async with opened(transport(wire.path)):
+                    pass
+            taken = f"board: cannot open {wire.path}: process {reader.pid} (cat {wire.path}) uses it\n"
+            assert str(raised.value).startswith(taken)
+            async with opened(transport(wire.path, exclusive=False)):
+                pass
+
+        run(test())
+    finally:
+        reader.kill()
+        reader.communicate()
+
+
+def test_what_came_before_a_port_was_opened_is_read(wire: Wire) -> None:
+    """QEMU's pty holds what its guest said; a line that was lost for a while, what came since."""
+    tty.setraw(wire.master)
+    os.write(wire.master, b"SeaBIOS")
+
+    async def test() -> None:
+        async with opened(transport(wire.path)) as console:
+            await console.expect(pattern(b"SeaBIOS"), soon())
 
     run(test())
 

@@ -8,7 +8,7 @@ FIRST_PAUSE: Final = 0.1
 LAST_PAUSE: Final = 2.0
 """Seconds before the first attempt, and between two of them after doubling at the most."""
 
-LASTING = 5.0
+LASTING = 1.0
 """Seconds after which a console that was opened again is there. One that is lost sooner has not come back: a server
 whose port is taken accepts, says so and hangs up."""
 

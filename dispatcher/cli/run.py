@@ -85,3 +85,9 @@ def _warn(event: RunEvent) -> None:
     if event.kind == "log-full":
         what = f"{event.data['path']} has reached its limit of {event.data['limit']} bytes"
         print(f"multinode: {event.device}: {what}, and ends there; see --log-limit", file=sys.stderr, flush=True)
+    elif event.kind == "lost":
+        what = f"the console was lost: {event.data['reason']}; opening it again"
+        print(f"multinode: {event.device}: {what}", file=sys.stderr, flush=True)
+    elif event.kind == "back":
+        what = f"the console is open again after {event.data['gap']:g} s"
+        print(f"multinode: {event.device}: {what}", file=sys.stderr, flush=True)

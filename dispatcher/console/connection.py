@@ -152,6 +152,10 @@ class Console:
         """Why the console has ended."""
         return self._failure or ConsoleClosed("the console ended", where=self.name)
 
+    def fail(self, failure: MultinodeError) -> None:
+        """End the console, which is of no use any more, for a reason that whoever waits for it is told."""
+        self._end(failure)
+
     def _end(self, failure: MultinodeError) -> None:
         self._let_go()
         if self._failure is None:
@@ -285,34 +289,38 @@ class Console:
 
     def last_line(self) -> str:
         """The last line that the device printed that is not blank, for messages; empty if there was none."""
-        lines = [line for line in _plain(self._recent).splitlines() if line.strip()]
+        lines = [line for line in plain_text(self._recent).splitlines() if line.strip()]
         text = lines[-1].decode("utf-8", "replace") if lines else ""
         return "".join(character if character.isprintable() else "." for character in text)[-_LAST_LINE:].strip()
 
     async def expect(
-        self, patterns: Sequence[re.Pattern[bytes]], deadline: float, *, plain: bool = False
+        self, patterns: Sequence[re.Pattern[bytes]], deadline: float, *, plain: bool = False, whole: bool = False
     ) -> tuple[int, re.Match[bytes]]:
         """Wait for the first of some patterns; which one it was, and its match. What came before it is let go of.
 
         :param patterns: matched within the last :data:`SEARCH_WINDOW` bytes.
         :param deadline: on the event loop's clock, seconds.
         :param plain: a pattern may also match what is left when escape sequences are taken out.
+        :param whole: give up once the console was lost and is back: what is waited for may have come meanwhile.
         :raises ConsoleTimeout: nothing matched before the deadline.
         :raises ConsoleClosed: the console ended first.
         """
         search = _Search(patterns, plain)
-        self.listen(search.look)
+        self.listen(search.look, search.give_up if whole else None)
         try:
             async with asyncio.timeout_at(deadline):
                 await self._unless_ended(search.found)
         except TimeoutError:
             raise ConsoleTimeout("nothing of what was waited for came", where=self.name) from None
         finally:
-            self._listener = None
+            self.listen(None)
             self._unheard += search.window
-        if search.found.done():
-            return search.found.result()
-        raise self.failure()
+        if not search.found.done():
+            raise self.failure()
+        found = search.found.result()
+        if found is None:
+            raise ConsoleTimeout("what was waited for may have come while the console was lost", where=self.name)
+        return found
 
     # --- writing ---------------------------------------------------------------------------------------------
 
@@ -392,10 +400,14 @@ class _Search:
     """A listener that looks for patterns. ``window`` holds what it has not let go of: afterwards, what is left."""
 
     def __init__(self, patterns: Sequence[re.Pattern[bytes]], plain: bool) -> None:
-        self.found: asyncio.Future[tuple[int, re.Match[bytes]]] = asyncio.get_running_loop().create_future()
+        self.found: asyncio.Future[tuple[int, re.Match[bytes]] | None] = asyncio.get_running_loop().create_future()
         self.window = bytearray()
         self._searcher = searcher_re(list(patterns))
         self._plain = plain
+
+    def give_up(self) -> None:
+        if not self.found.done():
+            self.found.set_result(None)
 
     def look(self, data: bytes) -> None:
         self.window += data
@@ -405,7 +417,7 @@ class _Search:
         text = bytes(self.window)
         index = self._searcher.search(text, len(data))
         if index < 0 and self._plain and b"\x1b" in text:
-            text = _plain(text)
+            text = plain_text(text)
             index = self._searcher.search(text, len(text))
         if index < 0:
             del self.window[:-SEARCH_WINDOW]
@@ -414,7 +426,8 @@ class _Search:
         self.found.set_result((index, self._searcher.match))
 
 
-def _plain(text: bytes) -> bytes:
+def plain_text(text: bytes) -> bytes:
+    """A text without escape sequences."""
     return _ESCAPES.sub(b"", text)
 
 

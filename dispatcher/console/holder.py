@@ -15,6 +15,9 @@ _LOCK_FOLDERS: Final = ("/run/lock", "/var/lock")
 _MEMORY: Final = 1
 """The major number of ``/dev/null`` and its like, which anybody may share (Linux, devices.txt)."""
 
+_PSEUDO_TERMINALS: Final = range(136, 144)
+"""Those of a pty's slaves (ibidem)."""
+
 _SHOWN: Final = 100
 
 
@@ -35,6 +38,14 @@ def holder(path: str) -> str | None:
         if pid != own and (command := _command(pid)) is not None:
             return f"process {pid} ({command})"
     return None
+
+
+def is_simulated(path: str) -> bool:
+    """Whether a line is a pty: simulators hold theirs open at this end too, lest it hang up, and read none of it."""
+    try:
+        return os.major(os.stat(path).st_rdev) in _PSEUDO_TERMINALS
+    except OSError:
+        return False
 
 
 def _openers(path: str, device: int) -> Iterator[int]:

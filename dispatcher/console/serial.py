@@ -15,7 +15,7 @@ import serial
 from pexpect import fdpexpect
 from pexpect.spawnbase import SpawnBase
 
-from dispatcher.console.holder import holder
+from dispatcher.console.holder import holder, is_simulated
 from dispatcher.console.relay import POLL, Relay, close_port, explain
 from dispatcher.console.transport import Option, Transport
 from dispatcher.errors import ConsoleError, UserError
@@ -121,7 +121,7 @@ class SerialTransport(Transport):
                 dsrdtr=self._flow_control["dsrdtr"],
             )
             self._restrain(port)
-            if exclusive and (other := holder(self._url)):
+            if exclusive and not is_simulated(self._url) and (other := holder(self._url)):
                 raise self._taken(other)
             port.open()
             self._settle(port)

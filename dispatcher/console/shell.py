@@ -256,10 +256,13 @@ class Shell:
         patience = _patience(line)
         while True:
             await self.console.send(line)
+            until = asyncio.get_running_loop().time() + patience
             try:
-                answer = await self._answer(asyncio.get_running_loop().time() + patience)
+                answer = await self._answer(until)
             except ConsoleTimeout:
-                patience = min(2 * patience, max(LAST_PATIENCE, _patience(line)))
+                # What a console that was lost has swallowed says nothing of how patient to be.
+                if asyncio.get_running_loop().time() >= until:
+                    patience = min(2 * patience, max(LAST_PATIENCE, _patience(line)))
                 continue
             if answer is not None:
                 return answer
@@ -274,7 +277,7 @@ class Shell:
                 return Answer(int(report.status), report.value)
 
     async def _report(self, deadline: float) -> _Report:
-        _index, found = await self.console.expect([self._pattern], deadline)
+        _index, found = await self.console.expect([self._pattern], deadline, whole=True)
         return _Report.read(found)
 
 

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import time
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from dispatcher.console import power
 from dispatcher.console import shell as console_shell
 from dispatcher.console.connection import Console
 from dispatcher.console.install import Entry, install, typed_size
+from dispatcher.console.reboot import RebootWatch
 from dispatcher.console.shell import Shell
 from dispatcher.console.transcript import Transcript
 from dispatcher.console.transport import Transport
@@ -196,20 +197,24 @@ class MemberRun:
     async def _reach_shell(self) -> Shell:
         device = self.seat.device
         boot = self._boots[-1] if self._boots else None
-        prompts = (boot.prompts if boot else ()) or device.prompts
-        auto_login = (boot.auto_login if boot else None) or device.auto_login
         timeout = (boot.timeout if boot else None) or self._job.timeouts.action or DEFAULT_BOOT_TIMEOUT
         deadline = asyncio.get_running_loop().time() + timeout
         if boot is not None and boot.reset:
             await self._power_up(device)
         await console_login.login(
             self._console,
-            prompts=prompts,
-            credentials=_credentials(auto_login),
+            prompts=self._prompts(),
+            credentials=_credentials(self._auto_login()),
             deadline=deadline,
             booting=self._powered,
         )
         return await console_shell.start(self._console, device.lava_test_sh_cmd, deadline=deadline)
+
+    def _prompts(self) -> Sequence[str]:
+        return (self._boots[-1].prompts if self._boots else ()) or self.seat.device.prompts
+
+    def _auto_login(self) -> AutoLogin | None:
+        return (self._boots[-1].auto_login if self._boots else None) or self.seat.device.auto_login
 
     async def _power_up(self, device: Device) -> None:
         """Reset a device whose file says how; one that can only be switched on is switched on."""
@@ -305,17 +310,25 @@ class MemberRun:
             requests=self._requests,
             timeout=self._job.call_timeout(test, self.seat.member.role),
         )
+        auto_login = self._auto_login()
+        watch = RebootWatch(self._console, [*self._prompts(), *([auto_login.login_prompt] if auto_login else [])])
+
+        def listen(data: bytes) -> None:
+            session.hear(data)
+            watch.hear(data)
+
         self._note("testing", suites=suites)
         runner = f"exec {self._directory}/bin/lava-test-runner {self._directory}/{stage}"
         try:
             async with asyncio.timeout_at(deadline):
-                await shell.run_test(f". {self._directory}/environment;{runner}", session.hear)
+                await shell.run_test(f". {self._directory}/environment;{runner}", listen)
             await session.finish(suites)
         except TimeoutError:
             raise self._unfinished(suites, JobEnded("the test action timed out", where=self.seat.device.name)) from None
         except MultinodeError as error:
             raise self._unfinished(suites, error) from None
         finally:
+            watch.cancel()
             if shell.busy:
                 await _whole(self._stop(shell, session))
             session.cancel()

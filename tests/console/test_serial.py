@@ -9,6 +9,7 @@ import re
 import socket
 import struct
 import subprocess
+import sys
 import termios
 import threading
 import tty
@@ -208,8 +209,36 @@ def test_a_port_that_is_open_already_is_refused(wire: Wire) -> None:
     run(test())
 
 
-def test_who_has_a_port_open_is_named(wire: Wire) -> None:
-    """It need not have locked the line: two that read it get half each."""
+_HOLD = (
+    "import fcntl,sys,time; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); time.sleep(600)"
+)
+
+
+def test_who_has_locked_a_port_is_named(wire: Wire) -> None:
+    other = subprocess.Popen([sys.executable, "-c", _HOLD, wire.path], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        other.stdout.readline()
+
+        async def test() -> None:
+            with pytest.raises(ConsoleError) as raised:
+                async with opened(transport(wire.path)):
+                    pass
+            taken = f"board: cannot open {wire.path}: process {other.pid} ({sys.executable} -c import fcntl"
+            assert str(raised.value).startswith(taken)
+            assert " uses it\n  close that one first" in str(raised.value)
+            async with opened(transport(wire.path, exclusive=False)):
+                pass
+
+        run(test())
+    finally:
+        other.kill()
+        other.communicate()
+
+
+def test_who_reads_a_port_without_a_lock_is_found(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that read a line get half of it each; on a pty nobody minds, so it is taken for a UART here."""
+    monkeypatch.setattr("dispatcher.console.serial.is_simulated", lambda _path: False)
     reader = subprocess.Popen(["cat", wire.path], stdout=subprocess.PIPE)
     try:
         os.write(wire.master, b"up\n")
@@ -217,13 +246,9 @@ def test_who_has_a_port_open_is_named(wire: Wire) -> None:
         assert reader.stdout.readline() == b"up\n"
 
         async def test() -> None:
-            with pytest.raises(ConsoleError) as raised:
+            with pytest.raises(ConsoleError, match=rf"process {reader.pid} \(cat {wire.path}\) uses it\n"):
                 async with opened(transport(wire.path)):
                     pass
-            taken = f"board: cannot open {wire.path}: process {reader.pid} (cat {wire.path}) uses it\n"
-            assert str(raised.value).startswith(taken)
-            async with opened(transport(wire.path, exclusive=False)):
-                pass
 
         run(test())
     finally:

@@ -26,6 +26,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _add_devices(command)
     _add_run_options(command, default_output="multinode-output")
     command.add_argument("-v", "--verbose", action="store_true", help="show what the tests print, too")
+    command.add_argument(
+        "--keep", action="store_true", help="leave the shells of members that fail open, and say where"
+    )
     command.set_defaults(command=run.command)
 
     command = commands.add_parser("check", parents=[common], help="validate a job without opening a console")

@@ -15,6 +15,7 @@ from dispatcher.errors import FileError
 from dispatcher.job import runner
 from dispatcher.job.definition import Job, load_job, resolve_job
 from dispatcher.job.devices import Placement, assign, load_devices
+from dispatcher.job.member import Kept
 from dispatcher.job.record import RunEvent
 from dispatcher.plugins import Plugins, load
 
@@ -23,7 +24,9 @@ def command(arguments: argparse.Namespace) -> int:
     """Run a job and show how it went."""
     plugins = load_plugins()
     job, placements = read(arguments.job, arguments.devices, plugins)
-    options = runner.Options(arguments.output, arguments.job_id, arguments.stuck_grace, arguments.log_limit)
+    options = runner.Options(
+        arguments.output, arguments.job_id, arguments.stuck_grace, arguments.log_limit, arguments.keep
+    )
     return execute(job, placements, plugins, options, verbose=arguments.verbose)
 
 
@@ -73,11 +76,25 @@ def execute(
     """
     members = runner.seats(placements, plugins.transports, options.first_id)
     live = Live(sys.stdout, [seat.member for seat in members], verbose=verbose)
-    outcome = asyncio.run(until_signal(runner.run(job, members, plugins.calls, options, live.show, _warn)))
-    print(summary(outcome, [seat.device.name for seat in members], options.output if kept else None, sys.stdout))
-    for error in outcome.errors:
-        print(f"multinode: {error}", file=sys.stderr)
-    return outcome.status
+    devices = [seat.device.name for seat in members]
+
+    def finished(outcome: runner.Outcome) -> None:
+        print(summary(outcome, devices, options.output if kept else None, sys.stdout), flush=True)
+        for error in outcome.errors:
+            print(f"multinode: {error}", file=sys.stderr)
+        _tell_kept(outcome.kept)
+
+    run = runner.run(job, members, plugins.calls, options, live.show, _warn, finished=finished)
+    return asyncio.run(until_signal(run)).status
+
+
+def _tell_kept(kept: Sequence[Kept]) -> None:
+    """Say how the consoles that were left to a person are reached."""
+    for console in kept:
+        files = f", with its files in {console.directory}" if console.directory else ""
+        print(f"multinode: {console.member} is left on {console.device}{files}\n  {console.command}", file=sys.stderr)
+    if any(console.held for console in kept):
+        print("multinode: Ctrl-] leaves such a console, and Ctrl-C here closes it", file=sys.stderr, flush=True)
 
 
 def _warn(event: RunEvent) -> None:

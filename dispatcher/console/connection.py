@@ -148,6 +148,11 @@ class Console:
         await self._ended.wait()
         return self.failure()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is of no use any more."""
+        return self._ended.is_set() or not self._opened
+
     def failure(self) -> MultinodeError:
         """Why the console has ended."""
         return self._failure or ConsoleClosed("the console ended", where=self.name)

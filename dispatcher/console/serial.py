@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import shlex
 import socket
 import termios
 from collections.abc import Mapping
@@ -167,6 +168,12 @@ class SerialTransport(Transport):
             return None
         # A link below /dev/serial is the same line.
         return self._url if self._is_url else os.path.realpath(self._url)
+
+    def access(self) -> str | None:
+        if self.line() is None:
+            return None
+        flow = [f"--{name}" for name in ("rtscts", "xonxoff") if self._flow_control[name]]
+        return shlex.join(["pyserial-miniterm", *flow, self._url, str(self._baudrate)])
 
     def ended(self) -> str:
         if self._relay is not None and self._relay.error:

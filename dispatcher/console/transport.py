@@ -83,6 +83,10 @@ class Transport(ABC):
         """What only one console can have open at a time, such as a device's path; None where there is no such thing."""
         return None
 
+    def access(self) -> str | None:
+        """The command by which a person reaches the console once it has been closed here; None: it ends with that."""
+        return None
+
     def ended(self) -> str:
         """Why the console has ended, for a person, after end of file was read."""
         return "the console ended"

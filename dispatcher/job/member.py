@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import secrets
 import shutil
@@ -20,6 +21,7 @@ from dispatcher.console import login as console_login
 from dispatcher.console import power
 from dispatcher.console import shell as console_shell
 from dispatcher.console.connection import Console
+from dispatcher.console.door import Door
 from dispatcher.console.install import Entry, install, typed_size
 from dispatcher.console.reboot import RebootWatch
 from dispatcher.console.shell import Shell
@@ -64,6 +66,22 @@ class Seat:
     essential: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A console that is left as a failure found it.
+
+    :ivar command: how a person reaches it.
+    :ivar directory: where on the device the member's files are, None where none were put there.
+    :ivar held: it is there only as long as this process holds it.
+    """
+
+    member: Member
+    device: str
+    command: str
+    directory: str | None
+    held: bool
+
+
 class MemberRun:
     """Runs one member's actions. :meth:`run` raises nothing but cancellation: what went wrong is in the results."""
 
@@ -79,10 +97,15 @@ class MemberRun:
         hosts: Hosts,
         output: Path,
         log_limit: int | None,
+        keep: bool,
         nonce: str,
     ) -> None:
         self.seat = seat
         self.failure: MultinodeError | None = None
+        self.kept: Kept | None = None
+        self._keep = keep
+        self._shell: Shell | None = None
+        self._door: Door | None = None
         self._directory_is_here = False
         self._powered = False
         self._job = job
@@ -142,10 +165,13 @@ class MemberRun:
     async def run(self) -> None:
         """Open, boot, install, meet the others, test, leave, close."""
         reason = "the run was interrupted"
+        interrupted = True
         try:
             await self._run()
             reason = "its tests have ended"
+            interrupted = False
         except MultinodeError as error:
+            interrupted = False
             self.failure = error
             reason = error.what if error.where is None else f"{error.where}: {error.what}"
             self.results.abandon_run(reason)
@@ -155,42 +181,68 @@ class MemberRun:
             self._hosts.withdraw(self.seat.member.id)
             with contextlib.suppress(MultinodeError):
                 await self._client.leave(self._request(), reason)
-            try:
-                await self._finish()
-            finally:
-                # Only now: what still ran there might have written on.
-                if self._directory_is_here:
-                    shutil.rmtree(self._directory, ignore_errors=True)
+            if self._keep and not (interrupted and self.failure is None) and self._has_failed():
+                await _whole(self._leave_open())
+            if self.kept is None:
+                await self.finish()
 
     async def _run(self) -> None:
         self._note("opening")
         self._console.open()
         shell = await self._reach_shell()
         self._note("shell")
-        try:
-            await self._prepare(shell)
-            await self._client.join(self._request())
-            index = 0
-            for stage, test in enumerate(self._tests):
-                await self._test(shell, stage, test, index)
-                index += len(test.definitions)
-        finally:
-            await _whole(self._clean_up(shell))
+        self._shell = shell
+        await self._prepare(shell)
+        await self._client.join(self._request())
+        index = 0
+        for stage, test in enumerate(self._tests):
+            await self._test(shell, stage, test, index)
+            index += len(test.definitions)
 
     def _request(self) -> str:
         return f"{self.seat.member.id}.{next(self._requests)}"
 
-    async def _finish(self) -> None:
+    async def finish(self) -> None:
+        """Close what is open, and leave the device as it was unless a person was to find it as it is."""
         try:
             await _whole(self._close())
         finally:
             self._note("closed")
+            # Only now: what still ran there might have written on.
+            if self._directory_is_here and self.kept is None:
+                shutil.rmtree(self._directory, ignore_errors=True)
 
     async def _close(self) -> None:
         try:
-            await self._power_down()
+            if self._door is not None:
+                await self._door.close()
+            if self.kept is None:
+                await self._clean_up()
+                await self._power_down()
         finally:
             await self._console.close()
+
+    # --- leaving it to a person --------------------------------------------------------------------------------
+
+    def _has_failed(self) -> bool:
+        return self.failure is not None or any(case.result in {"fail", "unknown"} for case in self.results.cases)
+
+    async def _leave_open(self) -> None:
+        """Leave the console at its shell: the line is released, and a program of ours gets a door."""
+        access = self.seat.transport.access()
+        if access is None and self._console.has_ended:
+            return
+        if self._shell is not None and not self._shell.busy:
+            with contextlib.suppress(MultinodeError):
+                await self._shell.leave()
+        directory = None if self._shell is None else self._directory
+        self.kept = Kept(self.seat.member, self.seat.device.name, access or "", directory, access is None)
+        if access is not None:
+            await self.finish()
+            return
+        self._door = Door(self._console)
+        await self._door.open()
+        self.kept = dataclasses.replace(self.kept, command=self._door.command)
 
     # --- getting ready -----------------------------------------------------------------------------------------
 
@@ -350,9 +402,10 @@ class MemberRun:
         except MultinodeError:
             return  # the console has ended, and whoever ran the test was told
 
-    async def _clean_up(self, shell: Shell) -> None:
+    async def _clean_up(self) -> None:
         """Remove what was put on the device and end the loop that ran there, as far as the console still lets us."""
-        if shell.busy:
+        shell = self._shell
+        if shell is None or shell.busy:
             return
         deadline = asyncio.get_running_loop().time() + LEAVING_TIMEOUT
         with contextlib.suppress(MultinodeError):

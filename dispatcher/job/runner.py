@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from dispatcher.job.calls import Call
 from dispatcher.job.definition import Job
 from dispatcher.job.devices import Device, Placement
 from dispatcher.job.hosts import Hosts
-from dispatcher.job.member import MemberRun, Seat
+from dispatcher.job.member import Kept, MemberRun, Seat
 from dispatcher.job.record import Observer, Record
 from dispatcher.job.results import Case, write
 
@@ -35,12 +35,14 @@ class Options:
     :param first_id: the first member's id; the others follow it.
     :param grace: seconds after which the waits of stuck members fail, None for never.
     :param log_limit: bytes of each console that are kept, None for all.
+    :param keep: leave the consoles of members that have failed to a person.
     """
 
     output: Path
     first_id: int = 1
     grace: float | None = GRACE
     log_limit: int | None = LOG_LIMIT
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +51,14 @@ class Outcome:
 
     :param status: 0 all cases passed, 1 something failed, 3 a console failed.
     :param errors: what went wrong outside the tests, a message each.
+    :param kept: the consoles that are left to a person.
     """
 
     status: int
     cases: Sequence[Case]
     members: Sequence[Member]
     errors: Sequence[str]
+    kept: Sequence[Kept] = ()
 
 
 def seats(placements: Sequence[Placement], transports: Mapping[str, type[Transport]], first_id: int) -> list[Seat]:
@@ -97,10 +101,17 @@ def _transport(device: Device, kind: type[Transport]) -> Transport:
 
 
 async def run(
-    job: Job, members: Sequence[Seat], calls: Mapping[str, Call], options: Options, *observers: Observer
+    job: Job,
+    members: Sequence[Seat],
+    calls: Mapping[str, Call],
+    options: Options,
+    *observers: Observer,
+    finished: Callable[[Outcome], None] | None = None,
 ) -> Outcome:
     """Run a job to its end; cancelled, it closes every console first.
 
+    :param finished: told the outcome once it has been written. Consoles that are kept and are programs of ours are then
+        held until this is cancelled, which does no more than end that.
     :raises UserError: the output directory is none.
     :raises OutputError: it cannot be written.
     """
@@ -133,21 +144,30 @@ async def run(
             hosts=hosts,
             output=options.output,
             log_limit=options.log_limit,
+            keep=options.keep,
             nonce=nonce,
         )
         for seat in members
     ]
     record.note("started", job_name=job.name, group=group.name, members=[str(member) for member in everybody])
     try:
-        await _run_all(runs, job.timeouts.job)
-        outcome = _outcome(runs, everybody, record)
-        record.note("ended", status=outcome.status)
+        try:
+            await _run_all(runs, job.timeouts.job)
+            outcome = _outcome(runs, everybody, record)
+            record.note("ended", status=outcome.status)
+        finally:
+            group.close()
+            with contextlib.ExitStack() as stack:
+                stack.callback(record.close)
+                write(options.output, [case for run in runs for case in run.results.cases])
+        if finished is not None:
+            finished(outcome)
+        if any(kept.held for kept in outcome.kept):
+            with contextlib.suppress(asyncio.CancelledError):  # so a person says that it is enough
+                await asyncio.get_running_loop().create_future()
         return outcome
     finally:
-        group.close()
-        with contextlib.ExitStack() as stack:
-            stack.callback(record.close)
-            write(options.output, [case for run in runs for case in run.results.cases])
+        await asyncio.gather(*(run.finish() for run in runs if run.kept is not None and run.kept.held))
 
 
 async def _run_all(runs: Sequence[MemberRun], limit: float) -> None:
@@ -192,4 +212,4 @@ def _outcome(runs: Sequence[MemberRun], members: Sequence[Member], record: Recor
         status = FAILED
     else:
         status = PASSED
-    return Outcome(status, cases, members, errors)
+    return Outcome(status, cases, members, errors, [run.kept for run in runs if run.kept is not None])

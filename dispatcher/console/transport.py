@@ -54,8 +54,8 @@ class Transport(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Close the console and end every process that :meth:`open` started. Called after :meth:`open`; and again where
-        nothing is open any more, which does no harm."""
+        """Close the console and end every process that :meth:`open` started. Called after :meth:`open`; where there is
+        :meth:`patience`, also while nothing is open, which does no harm."""
 
     def patience(self) -> float:
         """Seconds within which a console that has ended is to be opened again; 0: its end is the end. Asked then."""

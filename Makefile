@@ -3,6 +3,8 @@
 PYTHON ?= python3
 # More arguments for pytest: make test ARGS='-k sync'
 ARGS ?=
+# Tests at the same time: most of a test is waiting.
+JOBS ?= 4
 
 # One environment for each Python, so that one can be tried beside another.
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
@@ -11,7 +13,8 @@ BIN := $(VENV)/bin
 # Debian packages, each with a program that it brings.
 FOR_LINT := shellcheck:shellcheck
 FOR_TEST := dash:dash mksh:mksh ksh93u+m:ksh93 busybox-static:busybox shellcheck:shellcheck \
-	qemu-system-x86:qemu-system-x86_64 git:git iproute2:ip ser2net:ser2net socat:socat telnet:telnet
+	qemu-system-x86:qemu-system-x86_64 git:git iproute2:ip openssl:openssl systemd:systemd-analyze \
+	ser2net:ser2net socat:socat telnet:telnet
 
 SHELL_FILES := $(wildcard target-scripts/lava-*) fixtures/example-plugin/multinode_example/lava-now
 BENCHMARKS := $(wildcard bench/*.py)
@@ -60,7 +63,7 @@ test: $(VENV)/installed-dev ## all tests; what they need is installed where you 
 	[ -z "$$missing" ] || say "as root: apt-get install --no-install-recommends $$missing"
 	[ -z "$$missing" ] || [ -z "$${CI-}" ] || stop "these packages are missing, and in CI no test may be skipped"
 	[ -z "$$missing" ] || say "these packages are missing; the tests that need them are skipped"
-	"$(BIN)/python" -m pytest -n 2 $(ARGS)
+	"$(BIN)/python" -m pytest -n $(JOBS) $(ARGS)
 
 lint: $(VENV)/installed-dev ## style, types and the shell scripts
 	@$(FUNCTIONS)
@@ -69,14 +72,14 @@ lint: $(VENV)/installed-dev ## style, types and the shell scripts
 	set -x
 	"$(BIN)/python" -m ruff check .
 	"$(BIN)/python" -m ruff format --check .
-	"$(BIN)/python" -m mypy dispatcher fixtures/example-plugin/multinode_example
+	"$(BIN)/python" -m mypy dispatcher fixtures/example-plugin/multinode_example lava-plugin/multinode_lava
 	shellcheck -x -s sh $(SHELL_FILES)
 	shellcheck .ci/run
 
 soak: $(VENV)/installed-dev ## the property tests, random corruptions and the bad line, for much longer
-	@HYPOTHESIS_PROFILE=soak "$(BIN)/python" -m pytest -n 2 -m hypothesis $(ARGS)
+	@HYPOTHESIS_PROFILE=soak "$(BIN)/python" -m pytest -n $(JOBS) -m hypothesis $(ARGS)
 	MULTINODE_CORRUPTIONS=10000000 "$(BIN)/python" -m pytest tests/framing/test_reliable.py -k corruption $(ARGS)
-	MULTINODE_SOAK=1 "$(BIN)/python" -m pytest -n 2 tests/line $(ARGS)
+	MULTINODE_SOAK=1 "$(BIN)/python" -m pytest -n $(JOBS) tests/line $(ARGS)
 
 bench: $(VENV)/installed-dev ## the benchmarks
 	@for script in $(BENCHMARKS); do

@@ -14,12 +14,14 @@
     │   │   ├── ConsoleTimeout      it did not say what was waited for
     │   │   └── InstallError        the scripts did not arrive whole
     │   ├── CoordinatorError    the coordinator is away, or speaks nonsense
+    │   ├── JournalError        the coordinator's journal cannot be opened or written
     │   └── OutputError         the output directory cannot be written
     ├── JobEnded             1  the job's own rules ended it
     ├── GroupError              an event that contradicts the log of its group
+    ├── WireError               a request or reply that breaks the coordinator's wire; reason for the peer
     └── CallRefused             a call that the rules of the API forbid, or that failed; reason for the device
 
-The first branch is the user's to mend, the second the lab's. The last two never end a run by themselves: they
+The first branch is the user's to mend, the second the lab's. The last three never end a run by themselves: they
 are answers that travel back to whoever made the call.
 """
 
@@ -95,16 +97,24 @@ class CoordinatorError(WorldError):
     """The coordinator cannot be reached or broke its protocol. ``where`` is ``host:port``."""
 
 
+class JournalError(WorldError):
+    """The coordinator's journal cannot be opened or written. ``where`` is its path."""
+
+
 class OutputError(WorldError):
     """The output directory cannot be written."""
 
 
 class JobEnded(MultinodeError):
-    """A time limit of the job has passed, or an essential member has failed. ``where`` is the device's name."""
+    """A time limit has passed, an essential member has failed, or a test has raised. ``where`` is the device's name."""
 
 
 class GroupError(MultinodeError):
     """An event contradicts the log of its group (a role nobody defined, a stranger's send)."""
+
+
+class WireError(MultinodeError):
+    """A request or reply that breaks the coordinator's wire. ``what`` is the reason, one line, for the peer."""
 
 
 class CallRefused(MultinodeError):

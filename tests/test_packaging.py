@@ -46,6 +46,7 @@ class TestDistributions:
         modules = {name for name in below("dispatcher/", names) if name.endswith((".py", "py.typed"))}
         assert modules == files_below(ROOT / "dispatcher", "*.py") | {"py.typed"}
         assert any(name.endswith("/LICENSE") for name in names)
+        assert any(name.endswith(".data/data/lib/systemd/system/multinode-coordinator.service") for name in names)
 
     def test_the_source_distribution_can_be_tested(self, built: Path) -> None:
         [sdist] = built.glob("*.tar.gz")
@@ -54,6 +55,7 @@ class TestDistributions:
         top = names[0].split("/")[0]
         held = below(f"{top}/", names)
         assert {"Makefile", "LICENSE", "README.md", "CHANGELOG.md", "setup.cfg", "pyproject.toml"} <= held
+        assert "systemd/multinode-coordinator.service" in held
         assert {f"tests/{name}" for name in files_below(ROOT / "tests")} <= held
         assert {f"fixtures/{name}" for name in files_below(ROOT / "fixtures")} <= held
         assert {f"target-scripts/{name}" for name in files_below(ROOT / "target-scripts")} <= held
@@ -181,7 +183,7 @@ class TestMake:
         assert done.returncode == 0
         assert "as root: apt-get install --no-install-recommends dash mksh ksh93u+m busybox-static" in done.stderr
         assert "the tests that need them are skipped" in done.stderr
-        assert done.stdout.split() == ["-m", "pytest", "-n", "2", "-k", "nothing"]
+        assert done.stdout.split() == ["-m", "pytest", "-n", "4", "-k", "nothing"]
 
     def test_in_ci_nothing_may_be_missing(self, machine: Machine) -> None:
         installed(machine)

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from dispatcher.cli import check, demo, plugins, replay, run
+from dispatcher.cli import attach, check, coordinator, demo, elsewhere, plugins, replay, run, service, status
 from dispatcher.console.transcript import LOG_LIMIT
 from dispatcher.coordinator.live import GRACE
+from dispatcher.coordinator.remote import Address
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -25,11 +26,32 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     command.add_argument("job", type=Path, metavar="JOB", help="the job file")
     _add_devices(command)
     _add_run_options(command, default_output="multinode-output")
-    command.add_argument("-v", "--verbose", action="store_true", help="show what the tests print, too")
     command.add_argument(
         "--keep", action="store_true", help="leave the shells of members that fail open, and say where"
     )
+    command.add_argument("--job-id", type=_job_id, metavar="N", default=1, help="the first member's id (default: 1)")
+    _add_grace(command)
+    elsewhere.add_options(command, default=None, note="one in this process")
     command.set_defaults(command=run.command)
+
+    command = commands.add_parser("attach", parents=[common], help="run one member; the others run elsewhere")
+    command.add_argument("job", type=Path, metavar="JOB", help="the job file, the same for every member")
+    command.add_argument("--role", required=True, help="the role that it plays")
+    command.add_argument("--group", required=True, metavar="NAME", help="the group's name, the same for every member")
+    command.add_argument("--job-id", required=True, type=_job_id, metavar="N", help="its id, another for every member")
+    _add_devices(command)
+    _add_run_options(command, default_output="multinode-output")
+    elsewhere.add_options(command, default=Address("localhost"))
+    command.set_defaults(command=attach.command)
+
+    command = commands.add_parser("coordinator", parents=[common], help="the group coordinator as a service")
+    service.add_options(command)
+    command.set_defaults(command=coordinator.command)
+
+    command = commands.add_parser("status", parents=[common], help="groups, members, who waits for what and how long")
+    command.add_argument("--json", action="store_true", help="as JSON")
+    elsewhere.add_options(command, default=Address("localhost"))
+    command.set_defaults(command=status.command)
 
     command = commands.add_parser("check", parents=[common], help="validate a job without opening a console")
     command.add_argument("job", type=Path, metavar="JOB", help="the job file")
@@ -64,10 +86,13 @@ def _add_run_options(command: argparse.ArgumentParser, default_output: str) -> N
         default=Path(default_output),
         help="results and logs (default: %(default)s)",
     )
-    command.add_argument("--job-id", type=_job_id, metavar="N", default=1, help="the first member's id (default: 1)")
+    command.add_argument("-v", "--verbose", action="store_true", help="show what the tests print, too")
+
+
+def _add_grace(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--stuck-grace",
-        type=_grace,
+        type=_seconds,
         metavar="SECONDS|never",
         default=GRACE,
         help="when the waits of members that can only wait for each other fail (default: %(default)g)",
@@ -88,7 +113,7 @@ def _job_id(text: str) -> int:
     return int(text)
 
 
-def _grace(text: str) -> float | None:
+def _seconds(text: str) -> float | None:
     if text == "never":
         return None
     try:

@@ -118,6 +118,9 @@ class Live:
     def _freed(self, data: dict[str, Any]) -> str:
         return str(data["text"])
 
+    def _coordinator(self, data: dict[str, Any]) -> str:
+        return self._paint(data["text"], _RED)
+
     def _left(self, data: dict[str, Any]) -> str:
         return self._paint(data["text"], _DIM)
 

@@ -9,12 +9,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from dispatcher.cli.elsewhere import tls
 from dispatcher.cli.render import Live, summary
 from dispatcher.cli.signals import until_signal
 from dispatcher.errors import FileError
-from dispatcher.job import runner
+from dispatcher.job import helpers, runner
 from dispatcher.job.definition import Job, load_job, resolve_job
-from dispatcher.job.devices import Placement, assign, load_devices
+from dispatcher.job.devices import Devices, Placement, assign, load_devices
+from dispatcher.job.meeting import Elsewhere
 from dispatcher.job.member import Kept
 from dispatcher.job.record import RunEvent
 from dispatcher.plugins import Plugins, load
@@ -24,8 +26,15 @@ def command(arguments: argparse.Namespace) -> int:
     """Run a job and show how it went."""
     plugins = load_plugins()
     job, placements = read(arguments.job, arguments.devices, plugins)
+    there = arguments.coordinator
+    elsewhere = there and Elsewhere(there, len(placements), token=arguments.token, tls=tls(arguments))
     options = runner.Options(
-        arguments.output, arguments.job_id, arguments.stuck_grace, arguments.log_limit, arguments.keep
+        arguments.output,
+        arguments.job_id,
+        arguments.stuck_grace,
+        arguments.log_limit,
+        elsewhere=elsewhere,
+        keep=arguments.keep,
     )
     return execute(job, placements, plugins, options, verbose=arguments.verbose)
 
@@ -43,11 +52,26 @@ def load_plugins() -> Plugins:
 def read(
     job_path: Path, devices_path: Path | None, plugins: Plugins, *, notes: bool = True
 ) -> tuple[Job, Sequence[Placement]]:
-    """Read and check the job and device files.
+    """Read and check the job and device files, and give every member a device.
 
     :param notes: say on stderr what in them is not used.
     :raises FileError: one of them is wrong.
     """
+    job, devices = read_files(job_path, devices_path, plugins, notes=notes)
+    return job, place(job, devices)
+
+
+def place(job: Job, devices: Devices) -> Sequence[Placement]:
+    """Give every member a device that has what its tests ask for. :raises FileError: there is none."""
+    placements = assign(job, devices)
+    helpers.check(job, placements)
+    return placements
+
+
+def read_files(
+    job_path: Path, devices_path: Path | None, plugins: Plugins, *, notes: bool = True
+) -> tuple[Job, Devices]:
+    """Read and check the job and device files. :raises FileError: one of them is wrong."""
     with tempfile.TemporaryDirectory(prefix="multinode-git-") as clones:
         job = resolve_job(load_job(job_path), Path(clones))
     beside = job_path.parent / "devices.yaml"
@@ -58,7 +82,7 @@ def read(
     if notes:
         for note in (*job.ignored, *job.notes, *devices.ignored):
             print(f"multinode: {note}", file=sys.stderr)
-    return job, assign(job, devices)
+    return job, devices
 
 
 def execute(

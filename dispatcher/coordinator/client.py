@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Protocol
 
 from dispatcher.coordinator.live import Data, LiveGroup
@@ -75,10 +74,9 @@ class EmbeddedClient:
         background: bool = False,
     ) -> Data:
         if kind is Kind.SYNC:
-            need = self._group.arrive(request, self._member, message_id)
+            need = self._group.arrive(request, self._member, message_id, background=background)
         else:
-            need = Need(self._member, kind, message_id, role)
-        need = replace(need, background=background)
+            need = Need(self._member, kind, message_id, role, background=background)
         try:
             async with asyncio.timeout(timeout):
                 return await self._group.wait(request, need, patient=patient)

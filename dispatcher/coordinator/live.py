@@ -1,20 +1,22 @@
 """A group while it runs: the fold of its log, and the calls that wait on it.
 
 Every act that the fold accepts is appended to the journal before anybody is told, so that what was acknowledged is in
-the log. Waits are no part of the log; only their failures are.
+the log. Waits are no part of the log; only their failures are. An answer is a future whose *result* may be a refusal:
+whoever asked may have gone meanwhile, and then nobody takes it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from dispatcher.coordinator.journal import Journal
 from dispatcher.errors import CallRefused, GroupError
 from dispatcher.group.events import Event, Joined, Left, Member, Sent, Synced, WaitFailed
 from dispatcher.group.needs import Kind, Need, Outcome, describe
-from dispatcher.group.rendezvous import fold
+from dispatcher.group.presence import Presence
+from dispatcher.group.rendezvous import Rendezvous
 
 Data = dict[str, dict[str, str]]
 """Member id → key → value, members in the order of the group."""
@@ -35,11 +37,21 @@ class Notice:
 Observer = Callable[[Notice], None]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiter:
+    """One call that waits. ``since`` is a time of the event loop's clock."""
+
     need: Need
     patient: bool
-    answer: asyncio.Future[Data] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    answer: asyncio.Future[Data | CallRefused]
+    since: float
+    lingering: asyncio.TimerHandle | None = None
+
+    def keep(self) -> None:
+        """Somebody listens (again)."""
+        if self.lingering is not None:
+            self.lingering.cancel()
+            self.lingering = None
 
 
 class LiveGroup:
@@ -48,6 +60,9 @@ class LiveGroup:
     :param grace: seconds until the waits of stuck members fail; None: they are only told.
     :param observe: told of what a person should know.
     :raises GroupError: the members are no group, or the journal's log contradicts them.
+
+    ``joined`` holds the requests of the members' last joins; ``unanswered`` the needs of the syncs, by request, that
+    were their member's last act in the log that was found, so that it may not know their answer yet.
     """
 
     def __init__(
@@ -61,51 +76,106 @@ class LiveGroup:
     ) -> None:
         self.name = name
         self._journal = journal
-        self._state = fold(members, journal.read(name))
+        self._state = Rendezvous(members)
         self._grace = grace
         self._observe = observe
+        self._joining: dict[str, asyncio.Future[CallRefused | None]] = {}
         self._waiting: dict[str, _Waiter] = {}
         self._syncs: dict[str, Need] = {}
-        self._changed = asyncio.Event()
         self._looking = False
         self._stuck: frozenset[str] = frozenset()
         self._grace_timer: asyncio.TimerHandle | None = None
-        self._departures: dict[str, str] = {}
+        self.joined: dict[str, str] = {}
+        last: dict[str, Event] = {}
+        for event in journal.read(name):
+            self._state.apply(event)
+            last[event.member] = event
+            if isinstance(event, Synced):
+                self._note_sync(event)
+            elif isinstance(event, Joined):
+                self.joined[event.member] = event.request
+        syncs = (event.request for event in last.values() if isinstance(event, Synced))
+        self.unanswered = {request: self._syncs[request] for request in syncs}
+
+    def _note_sync(self, event: Synced) -> Need:
+        round_ = self._state.sync_round(event.member, event.message_id)
+        need = self._syncs[event.request] = Need(event.member, Kind.SYNC, event.message_id, round=round_)
+        return need
 
     @property
     def members(self) -> tuple[Member, ...]:
         """Everybody, in the order of the group."""
         return self._state.members
 
-    def _record(self, event: Event) -> None:
-        """Keep an event, then act on it. :raises CallRefused: the group's rules forbid it; nothing was kept."""
+    @property
+    def complete(self) -> bool:
+        """Whether all members have been here at one time."""
+        return self._state.complete
+
+    @property
+    def ended(self) -> bool:
+        """Whether everybody has left."""
+        return len(self._state.left) == len(self.members)
+
+    def _record(self, event: Event) -> bool:
+        """Keep an event, then act on it; False where its request was done before.
+
+        :raises CallRefused: the group's rules forbid it; nothing was kept.
+        """
         try:
             if not self._state.apply(event):
-                return
+                return False
         except GroupError as error:
             raise CallRefused(error.what) from None
         self._journal.append(self.name, event)
+        return True
 
     # --- members -------------------------------------------------------------------------------------------
+
+    def presence(self, member: str) -> Presence:
+        """Where a member is. :raises CallRefused: a stranger."""
+        try:
+            return self._state.presence(member)
+        except GroupError as error:
+            raise CallRefused(error.what) from None
+
+    def enter(self, request: str, member: str) -> asyncio.Future[CallRefused | None]:
+        """Join; the answer comes when every member has, or cannot any more.
+
+        :raises CallRefused: a stranger, or the member is here already.
+        """
+        if self._record(Joined(request, member)):
+            self.joined[member] = request
+        answer = self._joining.get(request)
+        if answer is None:
+            answer = self._joining[request] = asyncio.get_running_loop().create_future()
+        self._announce()
+        return answer
 
     async def join(self, request: str, member: str) -> None:
         """Join, and wait until every member has.
 
         :raises CallRefused: the group cannot become complete, because a member left before it was.
         """
-        self._record(Joined(request, member))
-        self._departures.pop(member, None)
-        self._announce()
-        while not self._state.complete:
-            if self._departures:
-                gone = "; ".join(f"{self._named(gone)}: {why}" for gone, why in self._departures.items())
-                raise CallRefused(f"the group cannot be complete, for a member has left: {gone}")
-            await self._changed.wait()
+        answer = self.enter(request, member)
+        try:
+            refusal = await answer
+        finally:
+            self._joining.pop(request, None)
+        if refusal is not None:
+            raise refusal
+
+    def refuse_joins(self, reason: str) -> None:
+        """Answer everybody who waits for the group to become complete that it is in vain."""
+        for answer in self._joining.values():
+            if not answer.done():
+                answer.set_result(CallRefused(reason))
+        self._joining.clear()
 
     def leave(self, request: str, member: str, reason: str) -> None:
         """Leave. Waits that only this member could have satisfied fail at once."""
-        self._record(Left(request, member, reason))
-        self._departures[member] = reason
+        if not self._record(Left(request, member, reason)):
+            return
         self._observe(Notice("left", f"{self._named(member)} has left: {reason}", (member,)))
         for waiting_request in [r for r, waiter in self._waiting.items() if waiter.need.member == member]:
             self._fail(waiting_request, f"{self._named(member)} has left: {reason}")
@@ -114,8 +184,17 @@ class LiveGroup:
         self._look_for_stuck_soon()
 
     def _announce(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        """Answer those who joined, as soon as there is an answer."""
+        refusal = None
+        if not self.complete:
+            if not self._state.left:
+                return
+            gone = "; ".join(f"{self._named(gone)}: {why}" for gone, why in self._state.left.items())
+            refusal = CallRefused(f"the group cannot be complete, for a member has left: {gone}")
+        for answer in self._joining.values():
+            if not answer.done():
+                answer.set_result(refusal)
+        self._joining.clear()
 
     def _named(self, member: str) -> str:
         return next((str(m) for m in self.members if m.id == member), member)
@@ -124,40 +203,83 @@ class LiveGroup:
 
     def send(self, request: str, member: str, message_id: str, data: Iterable[tuple[str, str]]) -> None:
         """Store a message; when this returns it is stored. :raises CallRefused: the group's rules forbid it."""
-        self._record(Sent(request, member, message_id, tuple(data)))
-        self._release(message_id)
+        if self._record(Sent(request, member, message_id, tuple(data))):
+            self._release(message_id)
 
-    def arrive(self, request: str, member: str, message_id: str) -> Need:
-        """Arrive at a sync; the need to :meth:`wait` for."""
-        known = self._syncs.get(request)
-        if known is not None:
-            return known
-        self._record(Synced(request, member, message_id))
-        need = Need(member, Kind.SYNC, message_id, round=self._state.sync_round(member, message_id))
-        self._syncs[request] = need
-        self._release(message_id)
-        return need
+    def arrive(self, request: str, member: str, message_id: str, *, background: bool = False) -> Need:
+        """Arrive at a sync; the need to :meth:`wait` for. A request that arrived before has that arrival's.
 
-    async def wait(self, request: str, need: Need, *, patient: bool = True) -> Data:
-        """Wait until a need is satisfied, and give the data that it gives.
+        :raises CallRefused: the group's rules forbid it.
+        """
+        need = self._syncs.get(request)
+        if need is None and self._record(event := Synced(request, member, message_id)):
+            need = self._note_sync(event)
+            self._release(message_id)
+        if need is None or (need.member, need.message_id) != (member, message_id):
+            raise CallRefused(f"the request {request} cannot be used again")
+        return replace(need, background=background)
+
+    def ask(self, request: str, need: Need, *, patient: bool = True) -> asyncio.Future[Data | CallRefused]:
+        """Wait until a need is satisfied; the data that it gives, or why it failed: who is missing.
+
+        Asked again with the same request, while the first still waits, it is the same wait.
 
         :param patient: the caller has no time limit of its own, so that it may be stuck.
-        :raises CallRefused: the wait failed; the reason says who is missing.
         """
+        waiter = self._waiting.get(request)
+        if waiter is not None and waiter.need == need:
+            waiter.keep()
+            return waiter.answer
+        settled = self._settled(request, need)
+        if settled is None and waiter is not None:
+            settled = CallRefused(f"the request {request} cannot be used again")
+        if settled is not None:
+            answer: asyncio.Future[Data | CallRefused] = asyncio.get_running_loop().create_future()
+            answer.set_result(settled)
+            return answer
+        loop = asyncio.get_running_loop()
+        waiter = self._waiting[request] = _Waiter(need, patient, loop.create_future(), loop.time())
+        if reason := self._state.impossible(need):
+            self._fail(request, reason)
+        self._look_for_stuck_soon()
+        return waiter.answer
+
+    def _settled(self, request: str, need: Need) -> Data | CallRefused | None:
         outcome = self._state.outcome(request, need)
         if outcome is Outcome.SATISFIED:
             return self._state.data(need)
         if outcome is Outcome.FAILED:
-            raise CallRefused(self._state.failure(request) or "")
-        waiter = self._waiting[request] = _Waiter(need, patient)
+            return CallRefused(self._state.failure(request) or "")
+        presence = self.presence(need.member)
+        if presence is not Presence.HERE:
+            reason = self._state.left.get(need.member)
+            return CallRefused(f"{self._named(need.member)} {presence.value}" + (f": {reason}" if reason else ""))
+        return None
+
+    def forget(self, request: str) -> None:
+        """Nobody listens to this wait any more."""
+        waiter = self._waiting.pop(request, None)
+        if waiter is not None:
+            waiter.keep()
+            self._look_for_stuck_soon()
+
+    def linger(self, request: str, seconds: float) -> None:
+        """Nobody listens to this wait now; forget it unless it is asked for again within some seconds."""
+        waiter = self._waiting.get(request)
+        if waiter is not None:
+            waiter.keep()
+            waiter.lingering = asyncio.get_running_loop().call_later(seconds, self.forget, request)
+
+    async def wait(self, request: str, need: Need, *, patient: bool = True) -> Data:
+        """:meth:`ask`, and wait for the answer. :raises CallRefused: the wait failed."""
+        answer = self.ask(request, need, patient=patient)
         try:
-            if reason := self._state.impossible(need):
-                self._fail(request, reason)
-            self._look_for_stuck_soon()
-            return await waiter.answer
+            result = await answer
         finally:
-            self._waiting.pop(request, None)
-            self._look_for_stuck_soon()
+            self.forget(request)
+        if isinstance(result, CallRefused):
+            raise result
+        return result
 
     def give_up(self, request: str, need: Need, why: str) -> Data:
         """End a wait for a reason of the caller's own, such as its deadline.
@@ -165,30 +287,69 @@ class LiveGroup:
         :return: the data, where the log satisfied it first.
         :raises CallRefused: it has failed; ``why`` and how far it got.
         """
-        if self._state.outcome(request, need) is Outcome.SATISFIED:
-            return self._state.data(need)
-        reason = f"{why}; {self._state.progress(need)}"
-        self._record(WaitFailed(request, need.member, reason))
-        raise CallRefused(reason)
+        self.forget(request)
+        settled = self._settled(request, need)
+        if settled is None:
+            reason = f"{why}; {self._state.progress(need)}"
+            self._record(WaitFailed(request, need.member, reason))
+            settled = CallRefused(reason)
+        if isinstance(settled, CallRefused):
+            raise settled
+        return settled
 
-    def waits(self) -> list[Need]:
-        """What is waited for now."""
-        return [waiter.need for waiter in self._waiting.values()]
+    def waits(self, request: str) -> bool:
+        """Whether this wait is open."""
+        return request in self._waiting
+
+    def count(self, member: str) -> int:
+        """How many waits of a member are open."""
+        return sum(waiter.need.member == member for waiter in self._waiting.values())
+
+    def givers(self, message_id: str) -> tuple[str, ...]:
+        """Who has sent or synced this ID, with data or without."""
+        return self._state.givers(message_id)
+
+    def calls(self) -> Iterator[tuple[Need, float, str]]:
+        """What is waited for now: the call, the seconds that it has waited, and how far it got."""
+        now = asyncio.get_running_loop().time()
+        for waiter in self._waiting.values():
+            yield waiter.need, now - waiter.since, self._state.progress(waiter.need)
 
     def _release(self, message_id: str) -> None:
-        for waiter in self._waiting.values():
-            if waiter.need.message_id == message_id and not waiter.answer.done() and self._state.satisfied(waiter.need):
-                waiter.answer.set_result(self._state.data(waiter.need))
+        """Answer everybody whom this ID has satisfied; one table of data serves all of them."""
+        asked = {r: w for r, w in self._waiting.items() if w.need.message_id == message_id}
+        answers: dict[bool, Data] = {}
+        satisfied: dict[Need, bool] = {}
+        for request, waiter in asked.items():
+            want = replace(waiter.need, member="", background=False)
+            if want not in satisfied:
+                satisfied[want] = self._state.satisfied(want)
+            if not satisfied[want]:
+                continue
+            later = want.round > 1
+            if later not in answers:
+                answers[later] = self._state.data(want)
+            self._answer(request, answers[later])
         self._look_for_stuck_soon()
+
+    def _answer(self, request: str, result: Data | CallRefused) -> None:
+        waiter = self._waiting.pop(request)
+        waiter.keep()
+        if not waiter.answer.done():
+            waiter.answer.set_result(result)
 
     # --- dead ends -----------------------------------------------------------------------------------------
 
+    def only_tell(self) -> None:
+        """Never fail the waits of stuck members: somebody here may act without asking us, as LAVA's clients may."""
+        self._grace = None
+        if self._grace_timer is not None:
+            self._grace_timer.cancel()
+            self._grace_timer = None
+
     def _fail(self, request: str, reason: str) -> None:
-        waiter = self._waiting[request]
-        if waiter.answer.done():
-            return
-        self._record(WaitFailed(request, waiter.need.member, reason))
-        waiter.answer.set_exception(CallRefused(reason))
+        self._record(WaitFailed(request, self._waiting[request].need.member, reason))
+        self._answer(request, CallRefused(reason))
 
     def _fail_impossible(self) -> None:
         for request, waiter in list(self._waiting.items()):
@@ -203,7 +364,7 @@ class LiveGroup:
 
     def _look_for_stuck(self) -> None:
         self._looking = False
-        waiting = {r: w for r, w in self._waiting.items() if w.patient and not w.answer.done()}
+        waiting = {r: w for r, w in self._waiting.items() if w.patient}
         impatient = {w.need.member for w in self._waiting.values() if not w.patient}
         needs = {r: w.need for r, w in waiting.items() if w.need.member not in impatient}
         held = self._state.stuck(needs.values())
@@ -229,15 +390,22 @@ class LiveGroup:
             if request in self._waiting:
                 self._fail(request, reason)
 
+    @property
+    def stuck(self) -> bool:
+        """Whether there are members that only wait for each other."""
+        return bool(self._stuck)
+
     def who_waits(self, needs: Iterable[Need]) -> str:
         """Who waits for what, and who has left, one line."""
         waits = [
             f"{self._named(need.member)} waits in {describe(need)}: {self._state.progress(need)}" for need in needs
         ]
-        left = [f"{self._named(member)} has left: {why}" for member, why in self._departures.items()]
+        left = [f"{self._named(member)} has left: {why}" for member, why in self._state.left.items()]
         return "; ".join([*waits, *left])
 
     def close(self) -> None:
         """Forget the group's timers; for its end."""
+        for waiter in self._waiting.values():
+            waiter.keep()
         if self._grace_timer is not None:
             self._grace_timer.cancel()

@@ -50,7 +50,8 @@ class Up:
 
 
 _UP = re.compile(
-    rb"MN2 ([0-9a-f]{12}) ([1-9][0-9]{0,3})/([1-9][0-9]{0,3}) ([ -;=?-~]{1,150}) ([0-9]{1,5})\.([0-9]{1,5})"
+    rb"MN2 ([0-9a-f]{12}) ([1-9][0-9]{0,3})/([1-9][0-9]{0,3}) ([ -;=?-~]{1,150}) "
+    rb"(0|[1-9][0-9]{0,4})\.(0|[1-9][0-9]{0,4})"
 )
 
 
@@ -183,7 +184,7 @@ class Down:
     payload: bytes = b""
 
 
-LETTERS: Final = "ceijkmnqrsuvyzEF"
+LETTERS: Final = "ceijkmKqrsuvyzEF"
 """The sixteen letters of a frame to the device, by value. None means anything to a shell, and no single flipped bit
 turns one into a quote, ``$``, a backquote, ``;``, ``|``, ``&``, ``<``, ``>``, a backslash, a line end or a character
 that a tty acts on (termios(3), Linux's defaults)."""
@@ -191,15 +192,18 @@ that a tty acts on (termios(3), Linux's defaults)."""
 _TO_LETTERS = bytes.maketrans(b"0123456789abcdef", LETTERS.encode())
 _FROM_LETTERS = bytes.maketrans(LETTERS.encode(), b"0123456789abcdef")
 _VALUE = {letter: value + 1 for value, letter in enumerate(LETTERS.encode())}
-_DOWN = re.compile(rb"#([ceijkmnqrsuvyzEF]{29,})")
+_DOWN = re.compile(rb"#([ceijkmKqrsuvyzEF]{29,})")
 
 
 def encode_down(frame: Down) -> bytes:
-    """A frame to type, its line feed included."""
+    """A frame to type, its line feed included.
+
+    The ``#`` at its end makes what a killed reader leaves of it a word that names no command.
+    """
     hexadecimal = f"{frame.id}{frame.kind:x}{frame.part:04x}{frame.of:04x}{frame.payload.hex()}"
     body = hexadecimal.encode("ascii").translate(_TO_LETTERS)
     first, second = sums(_VALUE[letter] for letter in body)
-    return b"#" + body + (b"%04x%04x" % (first, second)).translate(_TO_LETTERS) + b"\n"
+    return b"#" + body + (b"%04x%04x" % (first, second)).translate(_TO_LETTERS) + b"#\n"
 
 
 def decode_down(line: bytes) -> Down | None:

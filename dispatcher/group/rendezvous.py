@@ -8,7 +8,7 @@ to users; each is argued where it is implemented, here and in :mod:`.topic` and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, assert_never
 
@@ -120,6 +120,11 @@ class Rendezvous:
         """Where the member is. :raises GroupError: a stranger."""
         return self._presence[self._known(member).id]
 
+    @property
+    def left(self) -> Mapping[str, str]:
+        """Who has left and not come back, with the reasons, in the order they left."""
+        return self._left
+
     # --- one wait ------------------------------------------------------------------------------------------
 
     def sync_round(self, member: str, message_id: str) -> int:
@@ -161,6 +166,11 @@ class Rendezvous:
         if topic is None or need.round > 1:
             return {}
         return {member.id: dict(topic.data[member.id]) for member in self.members if member.id in topic.data}
+
+    def givers(self, message_id: str) -> tuple[str, ...]:
+        """Who has sent or synced this ID, with data or without, in the group's order."""
+        topic = self._topics.get(message_id)
+        return tuple(member.id for member in self.members if member.id in topic.given) if topic else ()
 
     def failure(self, request: str) -> str | None:
         """The reason recorded against this wait, None if there is none; :meth:`outcome` says whether it counts."""

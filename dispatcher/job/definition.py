@@ -5,18 +5,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from dispatcher.job import keys
-from dispatcher.job.fields import AutoLogin, auto_login, prompts, variables
+from dispatcher.job.fields import AutoLogin, auto_login, character_delay, prompts, results_dir, variables
+from dispatcher.job.requests import Request, read_requests
 from dispatcher.job.testdef import Definition, load_definitions, resolve
-from dispatcher.job.yamlfile import Node, Skipped, nearest, quoted, read
+from dispatcher.job.yamlfile import Node, Skipped, read
+from dispatcher.wording import nearest, quoted
 
 MEMBERS_LIMIT: Final = 10_000
 """Members of one role."""
+
+REPEAT_LIMIT: Final = 1000
+"""How often one test action may run."""
 
 JOB_TIMEOUT: Final = 3600.0
 """Seconds that a job may take if it does not say so itself (LAVA would refuse it)."""
@@ -54,6 +59,9 @@ class Role:
     :ivar timeout: seconds that a MultiNode call of its members may take, unless the test says otherwise.
     :ivar essential: whether the whole job ends when a member of it fails to start its tests.
     :ivar environment: set in the test shells of its members.
+    :ivar character_delay: seconds between two characters sent, and ``results_dir``, the directory of the tests: its
+        ``context``, None for the device's own.
+    :ivar starts_after: the role whose members must have sent ``lava_start`` before its members start, None for none.
     """
 
     name: str
@@ -63,14 +71,18 @@ class Role:
     essential: bool
     environment: Mapping[str, str]
     line: int
+    starts_after: str | None = None
+    character_delay: float | None = None
+    results_dir: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Deploy:
-    """Another tool's work; here only so that nobody thinks it was forgotten."""
+    """Another tool's work; here only so that nobody thinks it was forgotten, and for its requests."""
 
     roles: tuple[str, ...]
     line: int
+    requests: tuple[Request, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +100,7 @@ class Boot:
     timeout: float | None
     line: int
     reset: bool = True
+    requests: tuple[Request, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +116,7 @@ class Test:
     timeout: float | None
     call_timeout: float | None
     line: int
+    requests: tuple[Request, ...] = ()
 
 
 Action = Deploy | Boot | Test
@@ -131,10 +145,15 @@ class Job:
         """The actions that the members of a role go through, in order."""
         return (action for action in self.actions if role in action.roles)
 
-    def call_timeout(self, test: Test, role: str) -> float | None:
+    def role(self, name: str) -> Role:
+        """One of :attr:`roles`."""
+        [role] = [known for known in self.roles if known.name == name]
+        return role
+
+    def call_timeout(self, test: Test | None, role: str) -> float | None:
         """Seconds that one MultiNode call may take: the test's word before the role's before the group's."""
-        [of_role] = [known.timeout for known in self.roles if known.name == role]
-        return next((value for value in (test.call_timeout, of_role, self.group_timeout) if value is not None), None)
+        limits = (test.call_timeout if test else None, self.role(role).timeout, self.group_timeout)
+        return next((value for value in limits if value is not None), None)
 
 
 def load_job(path: Path) -> Job:
@@ -178,7 +197,9 @@ def resolve_job(job: Job, workdir: Path) -> Job:
             return action
         return replace(action, definitions=tuple(resolve(each, workdir) for each in action.definitions))
 
-    return replace(job, actions=tuple(resolved(action) for action in job.actions))
+    # A test that is repeated stands there more than once, and is cloned once.
+    each = {id(action): resolved(action) for action in {id(action): action for action in job.actions}.values()}
+    return replace(job, actions=tuple(each[id(action)] for action in job.actions))
 
 
 def _duration(node: Node | None, job: float | None = None) -> float | None:
@@ -204,7 +225,31 @@ def _roles(node: Node) -> tuple[Role, ...]:
     roles = tuple(_role(key, value) for key, value in node.items())
     if not any(role.count for role in roles):
         raise node.error("the group has no members", "name at least one role with a count of 1 or more")
+    _check_starts(node, {role.name: role for role in roles})
     return roles
+
+
+def _check_starts(node: Node, roles: Mapping[str, Role]) -> None:
+    """Sees to it that whoever waits for a role's ``lava_start`` does not wait for itself, or for nobody."""
+    found = {key.word(): value for key, value in node.items()}
+    for name, value in found.items():
+        host = next((host for key, host in value.items() if key.word() == "host_role"), None)
+        if host is not None and host.string() not in roles:
+            raise host.error(f"role {quoted(name)} has the unknown 'host_role' {quoted(host.string())}")
+    for role in roles.values():
+        seen, other = {role.name}, role.starts_after
+        while other is not None:
+            if other not in roles:
+                raise found[role.name].error(
+                    f"'expect_role' is the unknown role {quoted(other)}{nearest(other, roles)}"
+                )
+            if other in seen:
+                what = f"role {quoted(role.name)} starts after {quoted(other)}, which would wait for itself"
+                raise found[role.name].error(what, "name a role in 'expect_role' that starts before")
+            if not roles[other].count:
+                raise found[role.name].error(f"'expect_role' is {quoted(other)}, which has no members")
+            seen.add(other)
+            other = roles[other].starts_after
 
 
 def _role(key: Node, value: Node) -> Role:
@@ -214,15 +259,38 @@ def _role(key: Node, value: Node) -> Role:
         raise key.error(what, "use any printable characters but white space")
     found = value.mapping(keys.ROLE)
     environment = found.get("environment")
+    context = _context(found.get("context"))
+    # A connection has no device in LAVA; here it is one more console, of a type of its own.
+    device_type = found["connection"] if "connection" in found and "device_type" not in found else None
     return Role(
         name=name,
-        device_type=value.need(found, "device_type").line_of_text(200),
+        device_type=(device_type or value.need(found, "device_type")).line_of_text(200),
         count=value.need(found, "count").integer(0, MEMBERS_LIMIT),
         timeout=_duration(found.get("timeout")),
         essential="essential" in found and found["essential"].boolean(),
         environment={} if environment is None or environment.is_null else variables(environment),
         line=key.line,
+        starts_after=_starts_after(value, found),
+        character_delay=character_delay(context["test_character_delay"]) if "test_character_delay" in context else None,
+        results_dir=results_dir(context["lava_test_results_dir"]) if "lava_test_results_dir" in context else None,
     )
+
+
+def _context(node: Node | None) -> dict[str, Node]:
+    found: dict[str, Node] = {}
+    for key, value in node.items() if node is not None and not node.is_null else ():
+        if key.word() in keys.CONTEXT:
+            found[key.word()] = value
+        else:
+            key.skip(f"{quoted(key.word())} in context is not used")
+    return found
+
+
+def _starts_after(role: Node, found: Mapping[str, Node]) -> str | None:
+    if "request" not in found:
+        return None
+    found["request"].choice(("lava-start",))
+    return role.need(found, "expect_role").string()
 
 
 @dataclass(slots=True)
@@ -235,27 +303,30 @@ class _Actions:
     namespaces: dict[str, str] = field(default_factory=dict)
 
     def read(self, node: Node) -> tuple[Action, ...]:
-        actions = tuple(self._action(entry) for entry in node.sequence("an action"))
+        actions = tuple(action for entry in node.sequence("an action") for action in self._action(entry))
         tested = {role for action in actions if isinstance(action, Test) for role in action.roles}
         if not any(self.roles[role].count for role in tested):
             hint = "give at least one role that has members a test: with definitions:"
             raise node.error("there is no test action for any member", hint)
         return actions
 
-    def _action(self, entry: Node) -> Action:
+    def _action(self, entry: Node) -> Sequence[Action]:
         found = entry.mapping(keys.ACTIONS)
         if len(found) != 1:
             words = " and ".join(found) or "nothing"
             raise entry.error(f"an action must be one of boot, deploy and test, not {words}", "start each with a dash")
         if "deploy" in found:
-            return self._deploy(found["deploy"])
-        return self._boot(found["boot"]) if "boot" in found else self._test(found["test"])
+            return [self._deploy(found["deploy"])]
+        return [self._boot(found["boot"])] if "boot" in found else self._test(found["test"])
 
     def _deploy(self, node: Node) -> Deploy:
         # One word for the whole action: its keys say nothing about consoles, and there are many.
         node.skip(DEPLOY_SKIPPED)
         found = node.mapping(keys.DEPLOY, told_as=DEPLOY_SKIPPED)
-        return Deploy(self._roles_of(node, found), node.line)
+        return Deploy(self._roles_of(node, found), node.line, self._requests(found))
+
+    def _requests(self, found: Mapping[str, Node]) -> tuple[Request, ...]:
+        return read_requests(found.get("protocols"), self.roles)
 
     def _boot(self, node: Node) -> Boot:
         found = node.mapping(keys.BOOT)
@@ -268,20 +339,23 @@ class _Actions:
             timeout=self._timeout(found),
             line=node.line,
             reset=found["reset"].boolean() if "reset" in found else True,
+            requests=self._requests(found),
         )
 
-    def _test(self, node: Node) -> Test:
+    def _test(self, node: Node) -> Sequence[Test]:
         found = node.mapping(keys.TEST)
         roles = self._roles_of(node, found)
         self._one_namespace("test", roles, found)
         calls = found["lava-multinode"].mapping(keys.TEST_MULTINODE) if "lava-multinode" in found else {}
-        return Test(
+        test = Test(
             roles=roles,
             definitions=load_definitions(node.need(found, "definitions"), self.folder),
             timeout=self._timeout(found),
             call_timeout=_duration(calls.get("timeout"), self.timeouts.job),
             line=node.line,
+            requests=self._requests(found),
         )
+        return [test] * (found["repeat"].integer(1, REPEAT_LIMIT) if "repeat" in found else 1)
 
     def _timeout(self, found: Mapping[str, Node]) -> float | None:
         return _duration(found.get("timeout"), self.timeouts.job) or self.timeouts.action

@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
 from dispatcher.errors import FileError
 from dispatcher.job import keys
 from dispatcher.job.definition import Job, Role
-from dispatcher.job.fields import AutoLogin, auto_login, prompts, variables
-from dispatcher.job.yamlfile import Node, Skipped, nearest, quoted, read
+from dispatcher.job.fields import AutoLogin, auto_login, character_delay, prompts, results_dir, variables
+from dispatcher.job.yamlfile import Node, Skipped, read
+from dispatcher.wording import nearest, quoted
 
 COUNT_LIMIT: Final = 1000
 """Devices that one entry may stand for."""
-
-DELAY_LIMIT: Final = 10_000
-"""Milliseconds between two characters."""
 
 DEFAULT_SHELL: Final = "/bin/sh"
 DEFAULT_RESULTS_DIR: Final = "/tmp/lava-%s"  # noqa: S108 - on the device, and made unique by its id
 
 _SHELL = re.compile(r"/[^\s'\"`$\\;&|<>()*?\[\]#~]*")
-_RESULTS_DIR = re.compile(r"/[-A-Za-z0-9_.+@/]*%s[-A-Za-z0-9_.+@/]*")
 
 Option = str | int | bool
 _Value = TypeVar("_Value")
@@ -119,19 +116,15 @@ def _devices(key: Node, node: Node, transports: Mapping[str, Mapping[str, str]])
             prompts=_optional(found, "prompts", prompts, ()),
             auto_login=_optional(found, "auto_login", auto_login, None),
             commands=_optional(found, "commands", _commands, {}),
-            character_delay=_optional(found, "character_delay", _delay, 0.0),
+            character_delay=_optional(found, "character_delay", character_delay, 0.0),
             environment=_optional(found, "environment", variables, {}),
             lava_test_sh_cmd=_optional(found, "lava_test_sh_cmd", _shell, DEFAULT_SHELL),
-            results_dir=_optional(found, "lava_test_results_dir", _results_dir, DEFAULT_RESULTS_DIR),
+            results_dir=_optional(found, "lava_test_results_dir", results_dir, DEFAULT_RESULTS_DIR),
         )
 
 
 def _optional(found: Mapping[str, Node], key: str, reader: Callable[[Node], _Value], default: _Value) -> _Value:
     return reader(found[key]) if key in found and not found[key].is_null else default
-
-
-def _delay(node: Node) -> float:
-    return node.number(DELAY_LIMIT) / 1000
 
 
 def _commands(node: Node) -> dict[str, tuple[str, ...]]:
@@ -143,14 +136,6 @@ def _shell(node: Node) -> str:
     path = node.line_of_text(200)
     if not _SHELL.fullmatch(path):
         raise node.error(f"{quoted(path)} is not the path of a shell", "write it like /bin/sh, without arguments")
-    return path
-
-
-def _results_dir(node: Node) -> str:
-    path = node.line_of_text(200)
-    if not _RESULTS_DIR.fullmatch(path):
-        hint = "write it like /tmp/lava-%s, with letters, digits, and one %s for the member's id"
-        raise node.error(f"{quoted(path)} cannot be the directory of a test", hint)
     return path
 
 
@@ -216,9 +201,15 @@ def assign(job: Job, devices: Devices) -> tuple[Placement, ...]:
         those = free.get(role.device_type, [])
         if len(those) < role.count:
             raise _too_few(job, devices, role, len(those), total)
-        placements += (Placement(role, device) for device in those[: role.count])
+        placements += (Placement(role, _in_context(device, role)) for device in those[: role.count])
         del those[: role.count]
     return tuple(placements)
+
+
+def _in_context(device: Device, role: Role) -> Device:
+    """The device as a role's ``context`` changes it, which is how LAVA lets a job change a device."""
+    delay = device.character_delay if role.character_delay is None else role.character_delay
+    return replace(device, character_delay=delay, results_dir=role.results_dir or device.results_dir)
 
 
 def _too_few(job: Job, devices: Devices, role: Role, left: int, total: Mapping[str, int]) -> FileError:

@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from dispatcher.job.keys import AUTO_LOGIN
-from dispatcher.job.yamlfile import Node, quoted
+from dispatcher.job.yamlfile import Node
+from dispatcher.wording import quoted
 
 PATTERN_LIMIT: Final = 1000
 """Characters of one prompt."""
 
+DELAY_LIMIT: Final = 10_000
+"""Milliseconds between two characters."""
+
+_RESULTS_DIR = re.compile(r"/[-A-Za-z0-9_.+@/]*%s[-A-Za-z0-9_.+@/]*")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -71,6 +76,20 @@ def _typed(node: Node) -> str:
     if text and not text.isprintable():
         raise node.error(f"{node.name} must be one line of printable text")
     return text
+
+
+def character_delay(node: Node) -> float:
+    """Milliseconds between two characters that are sent, as seconds."""
+    return node.number(DELAY_LIMIT) / 1000
+
+
+def results_dir(node: Node) -> str:
+    """Where a test's files go on a device; ``%s`` stands for the member's id."""
+    path = node.line_of_text(200)
+    if not _RESULTS_DIR.fullmatch(path):
+        hint = "write it like /tmp/lava-%s, with letters, digits, and one %s for the member's id"
+        raise node.error(f"{quoted(path)} cannot be the directory of a test", hint)
+    return path
 
 
 def variables(node: Node) -> dict[str, str]:

@@ -38,29 +38,36 @@ MULTINODE: Final = Keys("lava-multinode", used=frozenset(("roles", "timeout")))
 
 ROLE: Final = Keys(
     "role",
-    used=frozenset(("device_type", "count", "timeout", "essential", "environment")),
-    skipped=frozenset(("context", "tags")),
-    refused=dict.fromkeys(
-        ("connection", "expect_role", "host_role", "request"),
-        "all members start together; let the test of one role lava-wait for the other",
+    used=frozenset(
+        (
+            *("device_type", "count", "timeout", "essential", "environment"),
+            *("request", "expect_role", "connection", "host_role", "context"),
+        )
     ),
+    skipped=frozenset(("tags",)),
+)
+
+CONTEXT: Final = frozenset(("test_character_delay", "lava_test_results_dir"))
+"""What of a role's ``context`` is used. What else may stand there depends on the lab."""
+
+ACTION_PROTOCOLS: Final = Keys("protocols", used=frozenset(("lava-multinode",)), skipped=PROTOCOLS.skipped)
+
+REQUEST: Final = Keys(
+    "a request",
+    used=frozenset(("request", "messageID", "message", "role", "timeout")),
+    skipped=frozenset(("action", "poll_delay")),
 )
 
 _ACTION = frozenset(("failure_retry", "failure_retry_interval", "timeouts", "name"))
 
-_REFUSED_IN_ACTIONS = {
-    "protocols": "make the call in a test definition: lava-send, lava-wait, lava-wait-all, lava-sync",
-    "repeat": "write the action as often as it shall run",
-}
-
 _DEPLOY = """
     apply-overlay arguments authorize connection connection-namespace context deployment_data device docker download
     dtb environment failure_retry failure_retry_interval firmware format image images initrd iso kernel modules name
-    namespace nbdroot nfsrootfs os overlays packages partition persistent_nfs postprocess preseed protocols ramdisk
+    namespace nbdroot nfsrootfs os overlays packages partition persistent_nfs postprocess preseed ramdisk
     recovery_image reboot repeat root_partition rootfs tee timeout timeouts to tool type uefi uniquify writer
 """
 
-DEPLOY: Final = Keys("deploy", used=frozenset(("role",)), skipped=frozenset(_DEPLOY.split()))
+DEPLOY: Final = Keys("deploy", used=frozenset(("role", "protocols")), skipped=frozenset(_DEPLOY.split()))
 
 _BOOT = """
     arguments boot_finished boot_message boot_part bootloader command commands connection console_string container
@@ -73,17 +80,22 @@ _BOOT = """
 
 BOOT: Final = Keys(
     "boot",
-    used=frozenset(("role", "timeout", "prompts", "auto_login", "reset", "namespace", "connection-namespace")),
-    skipped=_ACTION | frozenset(_BOOT.split()),
-    refused=_REFUSED_IN_ACTIONS,
+    used=frozenset(
+        ("role", "timeout", "prompts", "auto_login", "reset", "protocols", "namespace", "connection-namespace")
+    ),
+    skipped=_ACTION | frozenset(("repeat", *_BOOT.split())),
 )
 
 TEST: Final = Keys(
     "test",
-    used=frozenset(("role", "timeout", "definitions", "lava-multinode", "namespace", "connection-namespace")),
+    used=frozenset(
+        (
+            *("role", "timeout", "definitions", "lava-multinode", "protocols", "repeat"),
+            *("namespace", "connection-namespace"),
+        )
+    ),
     skipped=_ACTION | frozenset(("connection", "downloads-namespace")),
     refused={
-        **_REFUSED_IN_ACTIONS,
         "docker": "tests run in the shell of the device's console",
         "interactive": "write the commands as steps of a test definition",
         "monitors": "record results with lava-test-case in a test definition",
@@ -106,7 +118,7 @@ DEFINITION: Final = Keys(
     used=frozenset(
         (
             *("name", "from", "repository", "path", "branch", "revision"),
-            *("params", "parameters", "skip_install", "lava-signal"),
+            *("params", "parameters", "skip_install", "lava-signal", "expected"),
         )
     ),
     skipped=frozenset(("history", "shallow", "compression")),
@@ -114,11 +126,13 @@ DEFINITION: Final = Keys(
 
 TESTDEF: Final = Keys(
     "a test definition",
-    used=frozenset(("metadata", "install", "params", "parameters", "run")),
-    refused={
-        "parse": "record results with lava-test-case",
-        "expected": "nothing checks it; record results with lava-test-case",
-    },
+    used=frozenset(("metadata", "install", "params", "parameters", "run", "parse", "expected")),
+)
+
+PARSE: Final = Keys("parse", used=frozenset(("pattern", "fixupdict")))
+
+GIT_REPO: Final = Keys(
+    "git-repos", used=frozenset(("url", "branch", "destination")), skipped=frozenset(("skip_by_default",))
 )
 
 RUN: Final = Keys("run", used=frozenset(("steps",)))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import itertools
 import secrets
 import shutil
 import time
 import uuid
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,8 +35,10 @@ from dispatcher.job.definition import AutoLogin, Boot, Job, Test
 from dispatcher.job.devices import Device
 from dispatcher.job.hosts import Hosts
 from dispatcher.job.record import Record
+from dispatcher.job.requests import Requester
 from dispatcher.job.results import JOB_SUITE, Case, MemberResults
 from dispatcher.job.session import TestSession
+from dispatcher.job.transports import new_transport
 
 DEFAULT_BOOT_TIMEOUT = 300.0
 """Seconds for getting to a shell where the job sets neither a boot nor an action timeout."""
@@ -91,7 +92,6 @@ class MemberRun:
         job: Job,
         client: GroupClient,
         *,
-        members: tuple[Member, ...],
         calls: Mapping[str, Call],
         record: Record,
         hosts: Hosts,
@@ -110,7 +110,7 @@ class MemberRun:
         self._powered = False
         self._job = job
         self._client = client
-        self._members = members
+        self._members: tuple[Member, ...] = ()
         self._calls = calls
         self._record = record
         self._hosts = hosts
@@ -123,21 +123,25 @@ class MemberRun:
             now=lambda: datetime.now(UTC),
             observe=self._note_case,
         )
-        consoles = output / "consoles"
-        self._console = Console(
-            seat.device.name,
-            seat.transport,
-            Transcript(
-                consoles / f"{seat.member.id}.log",
-                recording=consoles / f"{seat.member.id}.cast",
-                limit=log_limit,
-                full=lambda path: self._note("log-full", path=str(path), limit=log_limit),
-            ),
-            character_delay=seat.device.character_delay,
-            observe=self._note,
-        )
+        self._consoles = output / "consoles"
+        self._log_limit = log_limit
+        self._transport = seat.transport
+        self._console = self._new_console()
         self._tests = [a for a in job.actions if isinstance(a, Test) and seat.member.role in a.roles]
         self._boots = [a for a in job.actions if isinstance(a, Boot) and seat.member.role in a.roles]
+        self._requester = Requester(client, self._request, self._note)
+        self._joined = False
+
+    def _new_console(self) -> Console:
+        device, limit = self.seat.device, self._log_limit
+        transcript = Transcript(
+            self._consoles / f"{self.seat.member.id}.log",
+            recording=self._consoles / f"{self.seat.member.id}.cast",
+            limit=limit,
+            full=lambda path: self._note("log-full", path=str(path), limit=limit),
+        )
+        delay = device.character_delay
+        return Console(device.name, self._transport, transcript, character_delay=delay, observe=self._note)
 
     def _note(self, kind: str, **data: Any) -> None:
         self._record.note(kind, self.seat.member, self.seat.device.name, **data)
@@ -187,17 +191,45 @@ class MemberRun:
                 await self.finish()
 
     async def _run(self) -> None:
+        await self._before_opening()
         self._note("opening")
         self._console.open()
         shell = await self._reach_shell()
         self._note("shell")
         self._shell = shell
         await self._prepare(shell)
-        await self._client.join(self._request())
+        await self._join()
+        await self._introduce(shell)
         index = 0
         for stage, test in enumerate(self._tests):
             await self._test(shell, stage, test, index)
             index += len(test.definitions)
+
+    async def _join(self) -> None:
+        if not self._joined:
+            self._joined = True
+            self._members = await self._client.join(self._request())
+
+    async def _before_opening(self) -> None:
+        """Wait for a delayed start, and make the requests of the actions that come before there is a shell."""
+        role = self._job.role(self.seat.member.role)
+        before = [a for a in self._job.actions_of(role.name) if not isinstance(a, Test)]
+        requests = [request for action in before for request in action.requests]
+        if role.starts_after is None and not requests:
+            return
+        # The others may not wait for a host that is not open while this member waits for them.
+        self._hosts.withdraw(self.seat.member.id)
+        timeout = self._job.call_timeout(None, role.name)
+        await self._join()
+        if role.starts_after is not None:
+            await self._requester.start_after(role.starts_after, timeout)
+        await self._requester.make(requests, timeout)
+        config = self._requester.filled_config(self.seat.device.config)
+        if config != self.seat.device.config:
+            await self._console.close()
+            device = replace(self.seat.device, config=config)
+            self._transport = new_transport(device, type(self.seat.transport))
+            self._console = self._new_console()
 
     def _request(self) -> str:
         return f"{self.seat.member.id}.{next(self._requests)}"
@@ -229,7 +261,7 @@ class MemberRun:
 
     async def _leave_open(self) -> None:
         """Leave the console at its shell: the line is released, and a program of ours gets a door."""
-        access = self.seat.transport.access()
+        access = self._transport.access()
         if access is None and self._console.has_ended:
             return
         if self._shell is not None and not self._shell.busy:
@@ -242,7 +274,7 @@ class MemberRun:
             return
         self._door = Door(self._console)
         await self._door.open()
-        self.kept = dataclasses.replace(self.kept, command=self._door.command)
+        self.kept = replace(self.kept, command=self._door.command)
 
     # --- getting ready -----------------------------------------------------------------------------------------
 
@@ -287,10 +319,9 @@ class MemberRun:
                 self._note("error", reason=str(error))
 
     async def _prepare(self, shell: Shell) -> None:
-        """Put our scripts on the device, and find out what they must know of it."""
-        device, member = self.seat.device, self.seat.member
-        timeout = self._tests[0].timeout if self._tests else None
-        deadline = self._deadline(timeout)
+        """Put our scripts on the device."""
+        device = self.seat.device
+        deadline = self._deadline(self._tests[0].timeout if self._tests else None)
         files = {
             f"bin/{name}": Entry(_for_shell(content, device.lava_test_sh_cmd), executable=name != resources.LIBRARY)
             for name, content in self._scripts().items()
@@ -299,10 +330,15 @@ class MemberRun:
         boot_id = await shell.run(
             "{ read -r R </proc/sys/kernel/random/boot_id;} 2>/dev/null", deadline=deadline, check=False
         )
+        self._boot_id = boot_id.value
         self._directory_is_here = self._hosts.is_here(boot_id.value)
+
+    async def _introduce(self, shell: Shell) -> None:
+        """Tell the scripts on the device what they must know of it and of the group, which is complete now."""
+        device, member = self.seat.device, self.seat.member
+        deadline = self._deadline(self._tests[0].timeout if self._tests else None)
+        shared = await self._hosts.shared(member.id, self._boot_id)
         console = await shell.run("R=$(tty)||R=$(readlink /proc/self/fd/0)||R=", deadline=deadline, check=False)
-        shared = await self._hosts.shared(member.id, boot_id.value)
-        deadline = self._deadline(timeout)  # the others may have taken minutes to boot
         self._cache = f"{self._directory}/lava_multi_node_cache.txt" if shared else overlay.DEFAULT_CACHE
         settings = overlay.settings(
             job_id=member.id,
@@ -314,7 +350,9 @@ class MemberRun:
             nonce=secrets.token_hex(2),
         )
         environment = overlay.environment(
-            device.environment, self.seat.environment, {"LAVA_MULTI_NODE_CACHE": self._cache}
+            device.environment,
+            self.seat.environment,
+            {"LAVA_MULTI_NODE_CACHE": self._cache, "LAVA_JOB_ID": member.id},
         )
         beside = {f"bin/{resources.SETTINGS}": Entry(settings), "environment": Entry(environment)}
         await self._install(shell, beside, deadline)
@@ -328,7 +366,9 @@ class MemberRun:
         await install(shell, self._directory, files, deadline=deadline)
 
     def _scripts(self) -> dict[str, bytes]:
-        scripts = dict(resources.target_scripts())
+        known = resources.target_scripts()
+        wanted = resources.ALWAYS | overlay.named(self._tests, known)
+        scripts = {name: content for name, content in known.items() if name in wanted}
         for call in self._calls.values():
             scripts.update(call.SCRIPTS)
         return scripts
@@ -341,16 +381,19 @@ class MemberRun:
 
     async def _test(self, shell: Shell, stage: int, test: Test, index: int) -> None:
         deadline = self._deadline(test.timeout)
+        await self._requester.make(test.requests, self._job.call_timeout(test, self.seat.member.role))
+        test = replace(test, definitions=tuple(map(self._requester.filled_definition, test.definitions)))
         files = overlay.build(
             stage,
             test,
             directory=self._directory,
             first_index=index,
-            uuid_for=lambda _name: uuid.uuid4().hex,
+            uuid_for=lambda _name: f"{self.seat.member.id}_{uuid.uuid4().hex}",
             cache=self._cache,
         )
         await self._install(shell, files, deadline)
         suites = [f"{index + offset}_{definition.name}" for offset, definition in enumerate(test.definitions)]
+        self.results.plan(dict(zip(suites, test.definitions, strict=True)))
         session = TestSession(
             self._console,
             self.seat.member,
@@ -373,7 +416,8 @@ class MemberRun:
         runner = f"exec {self._directory}/bin/lava-test-runner {self._directory}/{stage}"
         try:
             async with asyncio.timeout_at(deadline):
-                await shell.run_test(f". {self._directory}/environment;{runner}", listen)
+                test_run = shell.run_test(f". {self._directory}/environment;{runner}", listen)
+                await session.follow(test_run)
             await session.finish(suites)
         except TimeoutError:
             raise self._unfinished(suites, JobEnded("the test action timed out", where=self.seat.device.name)) from None

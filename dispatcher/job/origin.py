@@ -12,7 +12,7 @@ from typing import Final
 
 from dispatcher.console.install import Entry
 from dispatcher.errors import FileError
-from dispatcher.job.yamlfile import quoted
+from dispatcher.wording import quoted
 
 BYTES_LIMIT: Final = 4 * 1024 * 1024
 """All files of one definition. They travel over a console: at 115200 baud this much takes six minutes."""

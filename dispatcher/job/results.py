@@ -7,7 +7,8 @@ each definition ended, and whether the member's job got that far at all.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,8 @@ import yaml
 
 from dispatcher.errors import OutputError
 from dispatcher.group.events import Member
+from dispatcher.job.content import CASES, FIXUP
+from dispatcher.job.testdef import Definition
 
 JOB_SUITE: Final = "lava"
 UNKNOWN_SUITE: Final = "unknown"
@@ -25,8 +28,6 @@ UNKNOWN_SUITE: Final = "unknown"
 
 CASES_BEGUN: Final = 1000
 """Test cases that have begun and not ended, of which the beginning is remembered; the oldest is forgotten first."""
-
-RESULTS: Final = ("pass", "fail", "skip", "unknown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,18 @@ class MemberResults:
         self._began = 0.0
         self._case_began: dict[str, float] = {}
         self._ended: set[str] = set()
+        self._definitions: dict[str, Definition] = {}
+        self._patterns: dict[str, re.Pattern[str]] = {}
+        self._set: str | None = None
+
+    def plan(self, definitions: Mapping[str, Definition]) -> None:
+        """Say what the next suites come from: what their results look like, and which cases they must have."""
+        self._definitions.update(definitions)
+        self._patterns.update(
+            (suite, re.compile(definition.pattern))
+            for suite, definition in definitions.items()
+            if definition.pattern is not None
+        )
 
     @property
     def suite(self) -> str:
@@ -87,8 +100,11 @@ class MemberResults:
         unit: str = "",
         duration: float | None = None,
         reason: str | None = None,
+        reference: str | None = None,
     ) -> Case:
-        """Add one case. ``reason`` says in one line why it did not pass."""
+        """Add one case. ``reason`` says in one line why it did not pass, ``reference`` is a URL that says more."""
+        test_set = self._set if suite == self._suite else None
+        more = {"set": test_set, "reference": reference, "reason": reason}
         case = Case(
             job=self._member.id,
             suite=suite,
@@ -98,7 +114,7 @@ class MemberResults:
             unit=unit,
             duration=None if duration is None else round(duration, 3),
             logged=self._now(),
-            metadata=self._metadata | ({"reason": reason} if reason else {}),
+            metadata=self._metadata | {key: value for key, value in more.items() if value},
         )
         self.cases.append(case)
         self._observe(case)
@@ -111,6 +127,7 @@ class MemberResults:
         self.abandon_run("it did not reach its end")
         self._suite = suite
         self._began = self._monotonic()
+        self._set = None
 
     def end_run(self, suite: str) -> None:
         """``ENDRUN``: all steps of a definition have passed."""
@@ -137,6 +154,12 @@ class MemberResults:
 
     def _end(self, suite: str, result: str, duration: float | None, reason: str | None = None) -> None:
         self._ended.add(suite)
+        self._set = None
+        if suite in self._definitions:
+            reported = {case.name for case in self.cases if case.suite == suite}
+            for name in self._definitions[suite].expected or ():
+                if name not in reported:
+                    self.add(suite, name, "fail", reason="the definition expects it, and it was not reported")
         self.add(JOB_SUITE, suite, result, duration=duration, reason=reason)
 
     def start_case(self, name: str) -> None:
@@ -151,24 +174,60 @@ class MemberResults:
         :param params: ``TEST_CASE_ID=… RESULT=… [UNITS=…] [MEASUREMENT=…]``, blanks between them.
         """
         given = dict(word.partition("=")[::2] for word in params.split())
-        name, result = given.get("TEST_CASE_ID", ""), given.get("RESULT", "")
+        name, word = given.get("TEST_CASE_ID", ""), given.get("RESULT", "")
         if not name:
             return "it names no TEST_CASE_ID"
-        if result not in RESULTS:
-            return f"its RESULT is {result!r}, none of {', '.join(RESULTS)}"
+        return self._take(name, word, given.get("MEASUREMENT"), given.get("UNITS", ""))
+
+    def _take(self, name: str, word: str, measured: str | None, unit: str) -> str | None:
+        """Record a case as a test tells it. What is wrong with it, or None."""
+        result = self._fixup().get(word, word)
+        if result not in CASES:
+            return f"its RESULT is {word!r}, none of {', '.join(CASES)}"
         measurement: float | None = None
-        if "MEASUREMENT" in given:
+        if measured is not None:
             try:
-                measurement = float(given["MEASUREMENT"])
+                measurement = float(measured)
             except ValueError:
-                return f"its MEASUREMENT {given['MEASUREMENT']!r} is no number"
+                return f"its MEASUREMENT {measured!r} is no number"
             if not math.isfinite(measurement):
-                return f"its MEASUREMENT {given['MEASUREMENT']!r} is no finite number"
+                return f"its MEASUREMENT {measured!r} is no finite number"
         began = self._case_began.pop(name, None)
         duration = None if began is None else self._monotonic() - began
-        unit = given.get("UNITS", "")
         self.add(self.suite, name, result, measurement=measurement, unit=unit, duration=duration)
         return None
+
+    def _fixup(self) -> Mapping[str, str]:
+        definition = self._definitions.get(self.suite)
+        return FIXUP if definition is None or definition.fixup is None else definition.fixup
+
+    def test_set(self, params: str) -> None:
+        """``TESTSET``: the cases that follow belong to a set of that name, or to none."""
+        self._set = params.removeprefix("START ") if params.startswith("START ") else None
+
+    def test_reference(self, params: str) -> str | None:
+        """``TESTREFERENCE``: record a result that refers to a URL. What is wrong with its parameters, or None."""
+        words = params.split()
+        if len(words) != 3:
+            return "it is no name, result and URL"
+        name, result, reference = words
+        if result not in CASES:
+            return f"its result is {result!r}, none of {', '.join(CASES)}"
+        self.add(self.suite, name, result, reference=reference)
+        return None
+
+    def is_result(self, line: str) -> bool:
+        """Whether a line of the test's output is a result to its definition's ``parse: pattern``."""
+        return self.suite in self._patterns and self._patterns[self.suite].search(line) is not None
+
+    def output(self, line: str) -> str | None:
+        """Record what such a line tells. What is wrong with it, or None."""
+        found = self._patterns[self.suite].search(line)
+        told = {} if found is None else {key: value for key, value in found.groupdict().items() if value is not None}
+        name = told.get("test_case_id", "").strip()
+        if not name or " " in name:
+            return f"its name {name!r} is not one word"
+        return self._take(name, told.get("result", ""), told.get("measurement"), told.get("units", ""))
 
 
 # --- files -------------------------------------------------------------------------------------------------------
@@ -225,6 +284,8 @@ def _junit(cases: Sequence[Case]) -> ElementTree.ElementTree[ElementTree.Element
 
 
 def _junit_case(suite: ElementTree.Element, class_name: str, case: Case) -> None:
+    if "set" in case.metadata:
+        class_name += f".{printable(case.metadata['set'])}"
     element = ElementTree.SubElement(
         suite, "testcase", classname=class_name, name=printable(case.name), time=f"{case.duration or 0.0:.3f}"
     )
@@ -233,9 +294,10 @@ def _junit_case(suite: ElementTree.Element, class_name: str, case: Case) -> None
         ElementTree.SubElement(element, "failure", message=reason)
     elif case.result != "pass":
         ElementTree.SubElement(element, "skipped", message=reason or case.result)
-    if case.measurement is not None:
-        output = ElementTree.SubElement(element, "system-out")
-        output.text = printable(f"measurement: {case.measurement:g} {case.unit}".rstrip())
+    said = [] if case.measurement is None else [f"measurement: {case.measurement:g} {case.unit}".rstrip()]
+    said += [f"reference: {case.metadata['reference']}"] if "reference" in case.metadata else []
+    if said:
+        ElementTree.SubElement(element, "system-out").text = "\n".join(printable(line) for line in said)
 
 
 def printable(string: str) -> str:

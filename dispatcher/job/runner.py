@@ -11,18 +11,18 @@ from pathlib import Path
 
 from dispatcher.console.transcript import LOG_LIMIT
 from dispatcher.console.transport import Transport
-from dispatcher.coordinator.client import EmbeddedClient
-from dispatcher.coordinator.journal.memory import MemoryJournal
-from dispatcher.coordinator.live import GRACE, LiveGroup, Notice
-from dispatcher.errors import MultinodeError, OutputError, PluginError, UserError
+from dispatcher.coordinator.live import GRACE, Notice
+from dispatcher.errors import OutputError, UserError
 from dispatcher.group.events import Member
 from dispatcher.job.calls import Call
 from dispatcher.job.definition import Job
-from dispatcher.job.devices import Device, Placement
+from dispatcher.job.devices import Placement
 from dispatcher.job.hosts import Hosts
+from dispatcher.job.meeting import Elsewhere, EmbeddedMeeting, Meeting, RemoteMeeting
 from dispatcher.job.member import Kept, MemberRun, Seat
 from dispatcher.job.record import Observer, Record
 from dispatcher.job.results import Case, write
+from dispatcher.job.transports import new_transport
 
 PASSED, FAILED, BROKEN = 0, 1, 3
 
@@ -33,8 +33,10 @@ class Options:
 
     :param output: the directory for results, logs and events; made where it is missing.
     :param first_id: the first member's id; the others follow it.
-    :param grace: seconds after which the waits of stuck members fail, None for never.
+    :param grace: seconds after which the waits of stuck members fail, None for never; a coordinator elsewhere has its
+        own.
     :param log_limit: bytes of each console that are kept, None for all.
+    :param elsewhere: the coordinator to meet at; None for one in this process.
     :param keep: leave the consoles of members that have failed to a person.
     """
 
@@ -42,6 +44,7 @@ class Options:
     first_id: int = 1
     grace: float | None = GRACE
     log_limit: int | None = LOG_LIMIT
+    elsewhere: Elsewhere | None = None
     keep: bool = False
 
 
@@ -70,7 +73,7 @@ def seats(placements: Sequence[Placement], transports: Mapping[str, type[Transpo
         Seat(
             Member(str(first_id + number), placement.role.name),
             placement.device,
-            _transport(placement.device, transports[placement.device.transport]),
+            new_transport(placement.device, transports[placement.device.transport]),
             placement.role.environment,
             placement.role.essential,
         )
@@ -88,18 +91,6 @@ def seats(placements: Sequence[Placement], transports: Mapping[str, type[Transpo
     return made
 
 
-def _transport(device: Device, kind: type[Transport]) -> Transport:
-    try:
-        return kind(device.name, device.config)
-    except MultinodeError:
-        raise
-    except Exception as error:  # a plugin's mistake is told as one, with its device
-        name = f"{kind.__module__}.{kind.__qualname__}"
-        raise PluginError(
-            f"{name} cannot take its options: {type(error).__name__}: {error}", where=device.name
-        ) from error
-
-
 async def run(
     job: Job,
     members: Sequence[Seat],
@@ -114,6 +105,7 @@ async def run(
         held until this is cancelled, which does no more than end that.
     :raises UserError: the output directory is none.
     :raises OutputError: it cannot be written.
+    :raises CoordinatorError: nobody answers where the coordinator should be.
     """
     try:
         options.output.mkdir(parents=True, exist_ok=True)
@@ -127,18 +119,13 @@ async def run(
     record = Record(options.output / "events.jsonl", *observers)
     nonce = secrets.token_hex(3)
     everybody = tuple(seat.member for seat in members)
-
-    def tell(notice: Notice) -> None:
-        record.note(notice.kind, text=notice.text, members=list(notice.members))
-
-    group = LiveGroup(f"{job.name}-{nonce}", everybody, MemoryJournal(), grace=options.grace, observe=tell)
+    meeting = await _meet(job, nonce, everybody, options, record)
     hosts = Hosts(member.id for member in everybody)
     runs = [
         MemberRun(
             seat,
             job,
-            EmbeddedClient(group, seat.member.id),
-            members=everybody,
+            meeting.client(seat.member),
             calls=calls,
             record=record,
             hosts=hosts,
@@ -149,14 +136,14 @@ async def run(
         )
         for seat in members
     ]
-    record.note("started", job_name=job.name, group=group.name, members=[str(member) for member in everybody])
+    record.note("started", job_name=job.name, group=meeting.name, members=[str(member) for member in everybody])
     try:
         try:
             await _run_all(runs, job.timeouts.job)
             outcome = _outcome(runs, everybody, record)
             record.note("ended", status=outcome.status)
         finally:
-            group.close()
+            meeting.close()
             with contextlib.ExitStack() as stack:
                 stack.callback(record.close)
                 write(options.output, [case for run in runs for case in run.results.cases])
@@ -168,6 +155,24 @@ async def run(
         return outcome
     finally:
         await asyncio.gather(*(run.finish() for run in runs if run.kept is not None and run.kept.held))
+
+
+async def _meet(job: Job, nonce: str, members: Sequence[Member], options: Options, record: Record) -> Meeting:
+    def notice(notice: Notice) -> None:
+        record.note(notice.kind, text=notice.text, members=list(notice.members))
+
+    def tell(text: str) -> None:
+        record.note("coordinator", text=text)
+
+    if options.elsewhere is None:
+        return EmbeddedMeeting(job.name, nonce, members, grace=options.grace, observe=notice)
+    meeting = RemoteMeeting(job.name, secrets.token_hex(8), members, options.elsewhere, tell)
+    try:
+        await meeting.check()
+    except BaseException:
+        record.close()
+        raise
+    return meeting
 
 
 async def _run_all(runs: Sequence[MemberRun], limit: float) -> None:

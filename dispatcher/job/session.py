@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 from dispatcher.console.connection import Console
 from dispatcher.console.typist import Typist
 from dispatcher.coordinator.client import GroupClient
-from dispatcher.errors import CallRefused, MultinodeError
+from dispatcher.errors import CallRefused, JobEnded, MultinodeError
 from dispatcher.framing import lava
 from dispatcher.framing.conversation import Answer, Conversation
 from dispatcher.framing.events import Damage, Event, InstallFailed, Request, RunnerExit, Signal
@@ -74,6 +75,23 @@ class TestSession:
         self._timer: asyncio.TimerHandle | None = None
         self._kept = 0
         self._over: str | None = None
+        self._device = console.name
+        self._raised: asyncio.Future[str] = self._loop.create_future()
+
+    async def follow(self, test: Coroutine[Any, Any, object]) -> None:
+        """Wait for the end of a test that this session hears.
+
+        :raises JobEnded: a ``lava-test-raise`` has ended it.
+        """
+        running = asyncio.ensure_future(test)
+        try:
+            await asyncio.wait((running, self._raised), return_when=asyncio.FIRST_COMPLETED)
+            if self._raised.done():
+                raise JobEnded(f"lava-test-raise: {printable(self._raised.result())}", where=self._device)
+            await running
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
     def hear(self, data: bytes) -> None:
         """Take what the console said. Never waits."""
@@ -147,6 +165,15 @@ class TestSession:
                 self._note("output", text=shown)
                 if not shown.startswith("+ ") and "<LAVA_" not in shown and "<MN2 " not in shown:
                     self._last_words = shown
+                    self._result_of(shown)
+
+    def _result_of(self, line: str) -> None:
+        if self._results.is_result(line) and self._keep():
+            self._complain("result in the output", self._results.output(line))
+
+    def _complain(self, what: str, trouble: str | None) -> None:
+        if trouble:
+            self._note("damage", reason=f"a {what} was not taken: {trouble}", text="", offset=0)
 
     # --- events --------------------------------------------------------------------------------------------
 
@@ -178,8 +205,14 @@ class TestSession:
             case "STARTTC" if first:
                 self._results.start_case(first)
             case "TESTCASE" if self._keep():
-                if trouble := self._results.test_case(signal.params):
-                    self._note("damage", reason=f"a TESTCASE signal was not taken: {trouble}", text="", offset=0)
+                self._complain("TESTCASE signal", self._results.test_case(signal.params))
+            case "TESTREFERENCE" if self._keep():
+                self._complain("TESTREFERENCE signal", self._results.test_reference(signal.params))
+            case "TESTSET":
+                self._results.test_set(signal.params)
+            case "TESTRAISE":
+                if not self._raised.done():
+                    self._raised.set_result(signal.params)
             case _:
                 pass
 

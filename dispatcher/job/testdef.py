@@ -10,16 +10,17 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from dispatcher.console.install import Entry
 from dispatcher.errors import FileError
 from dispatcher.job import keys
-from dispatcher.job.fields import variables
+from dispatcher.job.content import Content, Repository, expected, parameters, read_content
 from dispatcher.job.origin import clone, read_folder
-from dispatcher.job.yamlfile import Keys, Node, Skipped, nearest, quoted, read
+from dispatcher.job.yamlfile import Node, Skipped, read
+from dispatcher.wording import nearest, quoted
 
 NAME: Final = re.compile(r"[-_a-zA-Z0-9.]{1,100}")
 """LAVA's schema, ``test/definition.py``; it becomes a directory on the device and a suite in the results."""
@@ -45,7 +46,11 @@ class Definition:
     :ivar path: of the YAML file, relative to the job or the repository.
     :ivar metadata_name: the name that the definition gives itself, else ``name``.
     :ivar where: file and line of its entry in the job.
-    :ivar install: whether install steps are wanted (LAVA's ``skip_install``).
+    :ivar install: what of ``install:`` is not wanted (LAVA's ``skip_install``).
+    :ivar pattern: what in a line of output is a result; ``fixup`` translates its word, and that of any other result.
+    :ivar expected: the test cases that have failed if they are not reported; None where nobody says.
+    :ivar helpers: the ``lava-*`` commands of the steps → file and line of the first call.
+    :ivar repositories: what is still to be cloned into the definition's directory.
     """
 
     name: str
@@ -63,19 +68,16 @@ class Definition:
     repository: str | None = None
     branch: str | None = None
     revision: str | None = None
+    pattern: str | None = None
+    fixup: Mapping[str, str] | None = None
+    expected: tuple[str, ...] | None = None
+    helpers: Mapping[str, str] = field(default_factory=dict)
+    repositories: tuple[Repository, ...] = ()
 
     @property
     def resolved(self) -> bool:
         """Whether steps and files are known."""
-        return self.origin != "git" or self.folder is not None
-
-
-@dataclass(frozen=True, slots=True)
-class _Content:
-    steps: tuple[str, ...]
-    install_steps: tuple[str, ...]
-    params: Mapping[str, str]
-    metadata_name: str
+        return not self.repositories and (self.origin != "git" or self.folder is not None)
 
 
 def load_definitions(node: Node, folder: Path) -> tuple[Definition, ...]:
@@ -102,14 +104,15 @@ def _load(entry: Node, folder: Path) -> Definition:
     found = entry.mapping(keys.DEFINITION)
     name = _name(entry.need(found, "name"))
     origin = _origin(entry.need(found, "from"))
-    if "lava-signal" in found and found["lava-signal"].string() != "stdout":
-        raise found["lava-signal"].error("only 'lava-signal: stdout' is supported: signals travel on the console")
+    if "lava-signal" in found:
+        # For kmsg there is no need: what another writer tears apart on the console is sent again.
+        found["lava-signal"].choice(("kmsg", "stdout"))
     draft = Definition(
         name=name,
         origin=origin,
         steps=(),
         install_steps=(),
-        params=_params(found, "parameters", "params"),
+        params=parameters(found, "parameters", "params"),
         folder=None,
         files={},
         path=found["path"].line_of_text() if "path" in found else "",
@@ -117,11 +120,11 @@ def _load(entry: Node, folder: Path) -> Definition:
         line=entry.line,
         where=entry.where,
         install=_skip_install(found),
+        expected=expected(found),
     )
     if origin == "inline":
         _unwanted(found, origin, "branch", "revision")
-        content = _content(entry.need(found, "repository"), draft)
-        return _filled(draft, content, None, {})
+        return _filled(draft, _content(entry.need(found, "repository"), draft), None, {})
     if origin == "file":
         _unwanted(found, origin, "repository", "branch", "revision")
         return _from_file(draft, folder / entry.need(found, "path").line_of_text())
@@ -153,15 +156,6 @@ def _unwanted(found: Mapping[str, Node], origin: str, *names: str) -> None:
             raise found[name].error(f"{quoted(name)} has no meaning in a definition 'from: {origin}'")
 
 
-def _params(found: Mapping[str, Node], *names: str) -> dict[str, str]:
-    # Both words are LAVA's; it writes the one named last behind the other, so that the last one holds.
-    params: dict[str, str] = {}
-    for name in names:
-        if name in found and not found[name].is_null:
-            params.update(variables(found[name]))
-    return params
-
-
 def _skip_install(found: Mapping[str, Node]) -> frozenset[str]:
     if "skip_install" not in found:
         return frozenset()
@@ -169,72 +163,32 @@ def _skip_install(found: Mapping[str, Node]) -> frozenset[str]:
     return keys.SKIP_INSTALL if "all" in chosen else frozenset(chosen)
 
 
-def _content(node: Node, draft: Definition) -> _Content:
-    found = node.mapping(keys.TESTDEF)
-    steps: tuple[str, ...] = ()
-    if "run" in found and not found["run"].is_null:
-        steps = _steps(found["run"].mapping(keys.RUN).get("steps"))
-    if not steps:
-        at = found.get("run", node)
-        raise at.error(f"definition {quoted(draft.name)} has no run steps", "list them under run: steps:")
-    return _Content(
-        steps,
-        _install_steps(found, draft.install),
-        _params(found, "params", "parameters"),
-        _metadata_name(found, draft.name),
-    )
+def _content(node: Node, draft: Definition) -> Content:
+    return read_content(node, draft.name, draft.params, draft.install)
 
 
-def _steps(node: Node | None) -> tuple[str, ...]:
-    """The steps of a list; an empty one is left out, as LAVA does."""
-    if node is None or node.is_null:
-        return ()
-    steps = []
-    for step in node.sequence("a step"):
-        if step.is_mapping:
-            raise step.error("a step must be one text, not a mapping", "quote a step that holds ': '")
-        if text := step.text():
-            steps.append(text)
-    return tuple(steps)
-
-
-def _install_steps(found: Mapping[str, Node], skip: frozenset[str]) -> tuple[str, ...]:
-    if "install" not in found or found["install"].is_null:
-        return ()
-    node = found["install"]
-    # LAVA appends a distribution to 'deps': deps-debian, deps-centos and so on.
-    deps = {key.word() for key, _ in node.items() if key.word().startswith("deps-")}
-    parts = node.mapping(Keys("install", used=keys.INSTALLERS | {"steps"} | deps))
-    for word, value in parts.items():
-        wanted = not value.is_null and not (value.is_list and not value.sequence())
-        if word != "steps" and wanted and ({"deps", word} if word in deps else {word}).isdisjoint(skip):
-            hint = "install with commands under install: steps:, or leave it out with skip_install"
-            raise value.error(f"{quoted(word)} is not supported in install", hint)
-    return () if "steps" in skip else _steps(parts.get("steps"))
-
-
-def _metadata_name(found: Mapping[str, Node], name: str) -> str:
-    if "metadata" not in found or found["metadata"].is_null:
-        return name
-    for key, value in found["metadata"].items():
-        if key.word() == "name":
-            return value.line_of_text()
-    return name
-
-
-def _filled(draft: Definition, content: _Content, folder: Path | None, files: Mapping[str, Entry]) -> Definition:
+def _filled(draft: Definition, content: Content, folder: Path | None, files: Mapping[str, Entry]) -> Definition:
     for name in GENERATED:
         if name in files:
             what = f"definition {quoted(draft.name)} brings a file {quoted(name)}, which the test shell writes"
             raise FileError(what, where=draft.where, hint=f"rename it; {', '.join(GENERATED)} are taken")
+    for repository in content.repositories:
+        if repository.destination in {*GENERATED, *(path.partition("/")[0] for path in files)}:
+            what = f"the folder {quoted(repository.destination)} of a repository is there already"
+            raise FileError(what, where=repository.where, hint="give it another destination")
     return dataclasses.replace(
         draft,
         steps=content.steps,
         install_steps=content.install_steps,
-        params={**content.params, **draft.params},
+        params=content.params,
         metadata_name=content.metadata_name,
         folder=folder,
         files=files,
+        pattern=content.pattern,
+        fixup=content.fixup,
+        expected=content.expected if draft.expected is None else draft.expected,
+        helpers=content.helpers,
+        repositories=content.repositories,
     )
 
 
@@ -248,10 +202,16 @@ def _from_git(draft: Definition, entry: Node, found: Mapping[str, Node], folder:
     if PurePosixPath(draft.path).is_absolute() or ".." in PurePosixPath(draft.path).parts:
         raise path.error("'path' must stay within the repository")
     repository = entry.need(found, "repository").line_of_text()
-    if "://" not in repository and not re.match(r"[^/]+:", repository):
-        repository = str((folder / Path(repository).expanduser()).absolute())
+    repository = _located(repository, folder)
     branch, revision = _revision(found.get("branch")), _revision(found.get("revision"))
     return dataclasses.replace(draft, repository=repository, branch=branch, revision=revision)
+
+
+def _located(repository: str, folder: Path) -> str:
+    """A repository as git is told it: a path that is no URL starts at the job file."""
+    if "://" in repository or re.match(r"[^/]+:", repository):
+        return repository
+    return str((folder / Path(repository).expanduser()).absolute())
 
 
 def _revision(node: Node | None) -> str | None:
@@ -269,8 +229,12 @@ def resolve(definition: Definition, workdir: Path) -> Definition:
     :param workdir: an existing folder for the clone; the caller removes it, after the last use of the result.
     :raises FileError: git is missing or failed, or what was cloned is no good test definition.
     """
-    if definition.resolved:
-        return definition
+    if definition.origin == "git" and definition.folder is None:
+        definition = _resolve_origin(definition, workdir)
+    return _with_repositories(definition, workdir) if definition.repositories else definition
+
+
+def _resolve_origin(definition: Definition, workdir: Path) -> Definition:
     assert definition.repository is not None  # noqa: S101 - load() has seen to it
     folder = clone(definition.repository, definition.branch, definition.revision, workdir, definition.where)
     path = folder / definition.path
@@ -279,3 +243,12 @@ def resolve(definition: Definition, workdir: Path) -> Definition:
     shown = f"{definition.path} of {definition.repository}"
     content = _content(read(path, Skipped(), shown=shown, named_at=definition.where), definition)
     return _filled(definition, content, folder, read_folder(folder, definition.where))
+
+
+def _with_repositories(definition: Definition, workdir: Path) -> Definition:
+    files = dict(definition.files)
+    for each in definition.repositories:
+        folder = clone(each.url, each.branch, None, workdir, each.where)
+        cloned = read_folder(folder, each.where)
+        files.update((f"{each.destination}/{path}", entry) for path, entry in cloned.items())
+    return dataclasses.replace(definition, files=files, repositories=())

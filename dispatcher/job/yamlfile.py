@@ -11,7 +11,6 @@ values in it with every alias written out, and its depth.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from typing import Final
 import yaml
 
 from dispatcher.errors import FileError
+from dispatcher.wording import nearest, quoted
 
 FILE_LIMIT: Final = 1024 * 1024
 """Bytes of one file."""
@@ -39,18 +39,6 @@ _SCALARS = frozenset(f"{_TAG}{kind}" for kind in ("str", "int", "float", "bool",
 _TRUE, _FALSE = frozenset(("true", "yes", "on")), frozenset(("false", "no", "off"))
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,8}")
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
-
-
-def quoted(text: str, limit: int = 60) -> str:
-    """A user's text as a message shows it: in quotes, on one line, cut where it is long."""
-    return repr(text if len(text) <= limit else text[: limit - 1] + "…")
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of an error about an unknown word: which known one is the nearest. Empty if there is none at all."""
-    # Ratio 0 lets difflib return the best of a bad lot: the nearest word is named even where it is far.
-    best = difflib.get_close_matches(word[:100], sorted(known), n=1, cutoff=0)
-    return f"; did you mean {quoted(best[0])}?" if best else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,8 +97,9 @@ def mark() -> Iterator[str]:
 
 
 @pytest.fixture
-def environment(mark: str) -> dict[str, str]:
-    return {**os.environ, "MULTINODE_TEST_MARK": mark, "NO_COLOR": "1"}
+def environment(mark: str, tmp_path: Path) -> dict[str, str]:
+    state = str(tmp_path / "state")
+    return {**os.environ, "MULTINODE_TEST_MARK": mark, "NO_COLOR": "1", "XDG_STATE_HOME": state}
 
 
 @pytest.fixture

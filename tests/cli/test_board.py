@@ -16,6 +16,8 @@ import pytest
 
 from .conftest import LOCAL, PATIENCE, Multinode, job_text, marked
 
+pytestmark = pytest.mark.slow
+
 Write = Callable[[str, str], Path]
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from .conftest import LOCAL, Multinode, job_text
+
+pytestmark = pytest.mark.slow
 
 Write = Callable[[str, str], Path]
 

@@ -15,6 +15,8 @@ import yaml
 
 from .conftest import LOCAL, PATIENCE, job_text, marked
 
+pytestmark = pytest.mark.slow
+
 Write = Callable[[str, str], Path]
 
 STUBBORN = """\

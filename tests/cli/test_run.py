@@ -11,6 +11,8 @@ import pytest
 
 from .conftest import FIXTURES, LOCAL, Multinode, job_text
 
+pytestmark = pytest.mark.slow
+
 Write = Callable[[str, str], Path]
 
 EXAMPLES = {

@@ -25,6 +25,8 @@ from console_harness import (
 
 from dispatcher.console.shell import Shell, start
 
+pytestmark = pytest.mark.slow
+
 # --- damage ----------------------------------------------------------------------------------------------------
 
 APPEND = b"; R=appended"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,7 +13,6 @@ from dispatcher.framing import grammar, lava
 from dispatcher.framing.events import Damage, Event, InstallFailed, Request, RunnerExit, Signal
 from dispatcher.framing.lava import Decoder
 
-FIXTURES = Path(__file__).parents[2] / "fixtures"
 KERNEL = b"[   12.345678] usb 1-1: new high-speed USB device <x@example.org>\r\n"
 
 
@@ -202,35 +200,6 @@ def test_the_largest_message_fits() -> None:
     value = "v" * (grammar.MESSAGE_LIMIT - 1)
     data = b"<LAVA_MULTI_NODE> <LAVA_SEND id k=" + value.encode() + b">\r\n"
     assert spelled(decode(data, 1000)) == [("request", "SEND", "id", f"k={value}")]
-
-
-# --- recorded consoles --------------------------------------------------------------------------------------------
-
-_KERNEL_LINE = re.compile(rb"\[ *[0-9]+\.[0-9]{6}\][^\n]*\r\n")
-
-
-@pytest.mark.parametrize(
-    ("name", "splits_inside"), [("mix-8250-n8-info", False), ("mix-pl011-n4-err", False), ("bigwrite-8250", True)]
-)
-def test_markers_split_where_a_real_kernel_split_a_line(name: str, splits_inside: bool) -> None:
-    recording = (FIXTURES / "transcripts" / f"{name}.raw").read_bytes()
-    pieces, kernel = _KERNEL_LINE.split(recording), [*_KERNEL_LINE.findall(recording), b""]
-    numbered = (
-        b"<LAVA_MULTI_NODE> <LAVA_SYNC %s>\r\n" % (b"%d" % number).ljust(10, b"x") for number in range(1000, 1200)
-    )
-    written = b"".join(numbered)[: sum(map(len, pieces))]
-    mixed, taken = b"", 0
-    for piece, line in zip(pieces, kernel, strict=True):
-        mixed += written[taken : taken + len(piece)] + line
-        taken += len(piece)
-    assert taken == len(written)
-
-    events = decode(mixed, 16)
-    ids = [int(event.args[0][:4]) for event in events if isinstance(event, Request)]
-    intact = [int(found) for found in re.findall(rb"<LAVA_MULTI_NODE> <LAVA_SYNC (\d+)x+>", mixed)]
-    assert ids == intact, "exactly the markers that no kernel line has split"
-    assert b">[" in mixed or splits_inside, "some were split from their line feed"
-    assert any(isinstance(event, Damage) for event in events) is splits_inside
 
 
 # --- random attack ------------------------------------------------------------------------------------------------

@@ -8,9 +8,11 @@ import pytest
 from jobtext import JOB, Edits, edited
 
 from dispatcher.errors import FileError
+from dispatcher.group.needs import Kind
 from dispatcher.job import definition
 from dispatcher.job.definition import load_job
 from dispatcher.job.fields import AutoLogin
+from dispatcher.job.requests import Request
 
 
 @pytest.fixture
@@ -45,6 +47,43 @@ def test_actions_go_to_their_roles_in_order(job_file: Path) -> None:
     job = load_job(job_file)
     assert list(job.actions_of("server")) == [job.actions[0], job.actions[1]]
     assert list(job.actions_of("client")) == [job.actions[0], job.actions[2]]
+
+
+def test_a_test_may_be_repeated(job_file: Path) -> None:
+    job_file.write_text(edited(JOB, {16: "    role: server\n    repeat: 3"}))
+    job = load_job(job_file)
+    assert list(job.actions_of("server")) == [job.actions[0], *[job.actions[1]] * 3]
+
+
+def test_a_role_that_is_a_connection_takes_devices_of_that_type(job_file: Path) -> None:
+    guest = "{connection: ssh, count: 2, host_role: server, expect_role: server, request: lava-start}"
+    job_file.write_text(edited(JOB, {9: f"      client: {guest}"}))
+    client = load_job(job_file).roles[1]
+    assert (client.device_type, client.starts_after) == ("ssh", "server")
+    job_file.write_text(edited(JOB, {9: "      client: {connection: ssh, count: 2, expect_role: server}"}))
+    assert load_job(job_file).roles[1].starts_after is None
+
+
+def test_requests_are_read_in_every_action(job_file: Path) -> None:
+    lines = [
+        "- {action: a, request: lava-wait-all, role: client, messageID: m, message: {k: $v}, timeout: {seconds: 5}}",
+        "- {request: lava-send, messageID: n, message: {k: '', l: 012}, poll_delay: 3}",
+        "- {request: lava-sync, messageID: o}",
+    ]
+    protocols = "    protocols:\n      lava-multinode:\n" + "".join(f"      {line}\n" for line in lines)
+    job_file.write_text(edited(JOB, {13: "    role: server\n" + protocols.rstrip()}))
+    action = load_job(job_file).actions[0]
+    assert isinstance(action, definition.Boot)
+    assert action.requests == (
+        Request(Kind.WAIT_ALL, "m", "client", {"k": "$v"}, 5, "job.yaml:16"),
+        Request(None, "n", None, {"k": "", "l": "012"}, None, "job.yaml:17"),
+        Request(Kind.SYNC, "o", None, {}, None, "job.yaml:18"),
+    )
+    alone = "    role: server\n    protocols: {lava-multinode: {action: x, request: lava-sync, messageID: o}}"
+    job_file.write_text(edited(JOB, {13: alone}))
+    action = load_job(job_file).actions[0]
+    assert isinstance(action, definition.Boot)
+    assert action.requests == (Request(Kind.SYNC, "o", None, {}, None, "job.yaml:14"),)
 
 
 def test_what_yaml_takes_for_something_else_may_name_a_role(job_file: Path) -> None:

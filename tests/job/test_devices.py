@@ -271,3 +271,15 @@ def test_too_few_devices_are_told(
     with pytest.raises(FileError) as caught:
         assign(job(*roles), boards(*types))
     assert (caught.value.where, caught.value.what, caught.value.hint) == (f"job.yaml:{line}", what, hint)
+
+
+def test_a_roles_context_changes_its_devices() -> None:
+    context = "{test_character_delay: 30, lava_test_results_dir: /data/lava-%s, arch: amd64}"
+    placed = job(("a", "shell", 1), ("b", "shell", 1))
+    text = placed.path.read_text()
+    placed.path.write_text(text.replace("count: 1", f"count: 1, context: {context}", 1))
+    changed = load_job(placed.path)
+    assert [note.split(" (")[0] for note in changed.ignored] == ["'arch' in context is not used"]
+    first, second = assign(changed, load(WHOLE))
+    assert (first.device.character_delay, first.device.results_dir) == (0.03, "/data/lava-%s")
+    assert (second.device.character_delay, second.device.results_dir) == (0.0, "/tmp/lava-%s")

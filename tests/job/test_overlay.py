@@ -87,6 +87,20 @@ def test_a_test_cases_own_arguments_are_left_to_it(step: str, written: str) -> N
     assert f"\n{written}\n" in build(made(steps=(step,)))["0/tests/0_first/run.sh"].content.decode()
 
 
+def test_a_definitions_own_words_for_results_are_told_to_its_steps() -> None:
+    files = build(made(fixup={"OK": "pass", "it's": "fail", "two words": "fail"}), made("b"))
+    assert b"export LAVA_RESULT_WORDS='OK it'\\''s'\n" in files["0/tests/0_first/run.sh"].content
+    assert b"LAVA_RESULT_WORDS" not in files["0/tests/1_b/run.sh"].content
+
+
+def test_only_the_helpers_that_a_test_names_go_to_its_device() -> None:
+    brought = {"x.sh": Entry(b"#!/bin/sh\nlava-test-event x\n")}
+    definitions = (made(steps=("echo $(lava-os-build)",), files=brought), made("b", install_steps=("lava-add-keys x",)))
+    test = definition.Test(("server",), definitions, None, None, 1)
+    scripts = ["lava-os-build", "lava-test-event", "lava-add-keys", "lava-target-ip"]
+    assert overlay.named([test], scripts) == {"lava-os-build", "lava-test-event", "lava-add-keys"}
+
+
 def test_a_definitions_files_come_along() -> None:
     brought = {"x.sh": Entry(b"#!/bin/sh\n", executable=True), "data/b.bin": Entry(bytes(range(256)))}
     files = build(made(files=brought))

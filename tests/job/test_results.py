@@ -12,6 +12,7 @@ import yaml
 from dispatcher.errors import OutputError
 from dispatcher.group.events import Member
 from dispatcher.job.results import CASES_BEGUN, Case, MemberResults, printable, write
+from dispatcher.job.testdef import Definition
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -78,6 +79,66 @@ def test_an_end_that_belongs_to_another_definition_fails_both(results: MemberRes
     assert told(results) == [("lava", "0_a", "fail"), ("lava", "1_b", "fail")]
 
 
+def planned(results: MemberResults, **more: object) -> None:
+    definition = Definition("a", "inline", (), (), {}, None, {}, "", "a", 1, "job.yaml:1", **more)  # type: ignore[arg-type]
+    results.plan({"0_a": definition})
+    results.start_run("0_a")
+
+
+def test_a_set_and_a_reference_are_in_the_metadata(results: MemberResults) -> None:
+    results.start_run("0_a")
+    results.test_set("START net")
+    results.test_case("TEST_CASE_ID=x RESULT=pass")
+    assert results.test_reference("y fail http://host/a?b=c") is None
+    results.test_set("STOP")
+    results.test_case("TEST_CASE_ID=z RESULT=pass")
+    results.test_set("START never-ended")
+    results.end_run("0_a")
+    results.start_run("1_b")
+    results.test_case("TEST_CASE_ID=z RESULT=pass")
+    own = [{k: v for k, v in case.metadata.items() if k in {"set", "reference"}} for case in results.cases]
+    assert own == [{"set": "net"}, {"set": "net", "reference": "http://host/a?b=c"}, {}, {}, {}]
+
+
+@pytest.mark.parametrize("params", ["x pass", "x passed u", "x pass u v", ""])
+def test_a_reference_that_makes_no_sense_is_no_result(results: MemberResults, params: str) -> None:
+    assert results.test_reference(params)
+    assert results.cases == []
+
+
+def test_results_in_the_output(results: MemberResults) -> None:
+    pattern = r"^(?P<test_case_id>.+): (?P<result>OK|NOK|HM)( (?P<measurement>\S+) (?P<units>\w+))?$"
+    planned(results, pattern=pattern, fixup={"OK": "pass", "NOK": "fail"})
+    lines = ["ping: OK 1.5 ms", "route: NOK", "two words: OK", "dns: HM", "ping: OK x ms", "ping OK"]
+    taken = [(line, results.output(line)) for line in lines if results.is_result(line)]
+    assert [line for line, trouble in taken if trouble is None] == lines[:2]
+    assert [line for line, trouble in taken if trouble] == lines[2:5]
+    assert [(c.name, c.result, c.measurement, c.unit) for c in results.cases] == [
+        ("ping", "pass", 1.5, "ms"),
+        ("route", "fail", None, ""),
+    ]
+    results.end_run("0_a")
+    assert not results.is_result("ping: OK")
+
+
+def test_the_words_of_results_are_translated(results: MemberResults) -> None:
+    results.test_case("TEST_CASE_ID=x RESULT=PASS")
+    planned(results, fixup={"OK": "pass"})
+    assert results.test_case("TEST_CASE_ID=y RESULT=OK") is None
+    assert results.test_case("TEST_CASE_ID=z RESULT=PASS")
+    assert told(results) == [("unknown", "x", "pass"), ("0_a", "y", "pass")]
+
+
+@pytest.mark.parametrize("end", ["end_run", "expect_runs"])
+def test_expected_cases_that_are_missing_have_failed(results: MemberResults, end: str) -> None:
+    planned(results, expected=("b", "x", "a"))
+    results.test_case("TEST_CASE_ID=x RESULT=skip")
+    results.end_run("0_a") if end == "end_run" else results.expect_runs(["0_a"], "the console was lost")
+    assert told(results)[:3] == [("0_a", "x", "skip"), ("0_a", "b", "fail"), ("0_a", "a", "fail")]
+    assert results.cases[1].metadata["reason"] == "the definition expects it, and it was not reported"
+    assert len(results.cases) == 4
+
+
 @pytest.mark.parametrize(
     ("params", "trouble"),
     [
@@ -105,9 +166,11 @@ def test_cases_that_only_begin_cost_bounded_memory(results: MemberResults, clock
 
 def test_the_files(results: MemberResults, tmp_path: Path) -> None:
     results.start_run("0_a")
+    results.test_set("START s")
     results.add("0_a", "odd \udcff \x1b[31m ]]>", "fail", reason="a\nb")
     results.test_case("TEST_CASE_ID=s RESULT=skip")
     results.test_case("TEST_CASE_ID=u RESULT=unknown MEASUREMENT=2")
+    results.test_reference("r pass u")
     results.end_run("0_a")
     write(tmp_path, results.cases)
     listed = yaml.safe_load((tmp_path / "results.yaml").read_text())
@@ -115,11 +178,12 @@ def test_the_files(results: MemberResults, tmp_path: Path) -> None:
         *("job", "suite", "name", "result", "measurement", "unit", "duration", "logged", "metadata"),
     ]
     assert listed[0]["name"] == "odd \\xff \\x1b[31m ]]>"
-    assert listed[0]["metadata"] == {"role": "server", "device": "panda01", "reason": "a\\nb"}
+    assert listed[0]["metadata"] == {"role": "server", "device": "panda01", "set": "s", "reason": "a\\nb"}
     suites = {suite.get("name"): suite for suite in ElementTree.parse(tmp_path / "results.xml").getroot()}
     own = suites["7.server.0_a"]
-    assert (own.get("tests"), own.get("failures"), own.get("skipped")) == ("3", "1", "2")
+    assert (own.get("tests"), own.get("failures"), own.get("skipped")) == ("4", "1", "2")
     assert own[0].find("failure") is not None
+    assert (own[0].get("classname"), own[3].findtext("system-out")) == ("7.server.0_a.s", "reference: u")
     assert own[2].findtext("system-out") == "measurement: 2"
     assert suites["7.server.lava"].get("failures") == "0"
 

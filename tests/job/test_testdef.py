@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from jobtext import DEFINITION, FILE, TESTDEF, Edits, edited, entry, load, put, 
 
 from dispatcher.console.install import Entry
 from dispatcher.job import definition
+from dispatcher.job.content import Repository
 from dispatcher.job.definition import load_job
+from dispatcher.job.testdef import resolve
 
 
 @pytest.fixture
@@ -104,32 +107,33 @@ BAD: list[tuple[str, Edits, int, str, str | None]] = [
         "quote a step that holds ': '",
     ),
     (
-        "parse",
-        {10: "        parse: {pattern: x}\n        run:"},
+        "parse pattern",
+        {10: "        parse: {pattern: '(?P<result>.+)'}\n        run:"},
         10,
-        "'parse' is not supported in a test definition",
-        "record results with lava-test-case",
+        "'pattern' has no group named 'test_case_id'",
+        "write the part of the line that says it as (?P<test_case_id>...)",
     ),
     (
-        "expected",
-        {10: "        expected: [x]\n        run:"},
+        "parse fixupdict",
+        {10: "        parse: {fixupdict: {OK: passed}}\n        run:"},
         10,
-        "'expected' is not supported in a test definition",
-        "nothing checks it; record results with lava-test-case",
+        "'OK' has the unknown value 'passed'; did you mean 'pass'?",
+        None,
+    ),
+    ("expected", {10: "        expected: x\n        run:"}, 10, "'expected' must be a list, not 'x'", None),
+    (
+        "git-repos folder",
+        {10: "        install: {git-repos: [{url: 'http://h/x', destination: ../y}]}\n        run:"},
+        10,
+        "'../y' cannot be the folder of a repository",
+        "give it a destination: NAME",
     ),
     (
-        "install deps",
-        {10: "        install: {deps: [vim]}\n        run:"},
-        10,
-        "'deps' is not supported in install",
-        "install with commands under install: steps:, or leave it out with skip_install",
-    ),
-    (
-        "install deps-debian",
-        {10: "        install: {deps-debian: [vim]}\n        run:"},
-        10,
-        "'deps-debian' is not supported in install",
-        "install with commands under install: steps:, or leave it out with skip_install",
+        "vland",
+        {11: "          steps:\n          - echo lava-vland-self\n          - for i in $(lava-vland-self); do :; done"},
+        13,
+        "lava-vland-self is not supported",
+        "there are no VLANs here",
     ),
     (
         "install unknown",
@@ -139,10 +143,10 @@ BAD: list[tuple[str, Edits, int, str, str | None]] = [
         None,
     ),
     (
-        "kmsg",
-        {8: "      name: first\n      lava-signal: kmsg"},
+        "lava-signal",
+        {8: "      name: first\n      lava-signal: stderr"},
         9,
-        "only 'lava-signal: stdout' is supported: signals travel on the console",
+        "'lava-signal' has the unknown value 'stderr'; did you mean 'stdout'?",
         None,
     ),
     (
@@ -281,6 +285,83 @@ def test_what_skip_install_names_is_not_installed(folder: Path, skip: str, steps
     install = "install: {deps: [vim], deps-debian: [vi], steps: [one]}"
     text = f"from: inline\nname: x\nskip_install: {skip}\nrepository: {{{install}, run: {{steps: [a]}}}}\n"
     assert load(entry(text)).install_steps == steps
+
+
+INSTALL = """\
+from: inline
+name: x
+lava-signal: kmsg
+parameters: {URL: 'http://host/tests.git'}
+repository:
+  install:
+    keys: [ABCD, archive-keyring]
+    sources: ['ppa:x/y']
+    deps: [vim, g++]
+    deps-debian: [net-tools]
+    deps-fedora: []
+    git-repos:
+    - http://host/a/tools.git
+    - {url: URL, branch: main, destination: t, skip_by_default: False}
+    steps: [cd tools]
+  run: {steps: [true]}
+"""
+
+
+def test_what_is_installed_in_lavas_order(folder: Path) -> None:
+    found = load(entry(INSTALL))
+    assert found.install_steps == (
+        "lava-add-keys ABCD",
+        "lava-add-keys archive-keyring",
+        "lava-add-sources ppa:x/y",
+        '(set -- vim g++; case $(. /etc/os-release; printf %s "$ID") in debian) set -- "$@" net-tools;; esac; '
+        '[ $# -eq 0 ] || lava-install-packages "$@")',
+        "cd tools",
+    )
+    assert found.repositories == (
+        Repository("http://host/a/tools.git", None, "tools", "job.yaml:19"),
+        Repository("http://host/tests.git", "main", "t", "job.yaml:20"),
+    )
+    assert not found.resolved
+    only = entry("from: inline\nname: x\nrepository: {install: {deps: [vim]}, run: {steps: [a]}}\n")
+    assert load(only).install_steps == ("lava-install-packages vim",)
+
+
+def test_git_repos_are_cloned_into_the_definitions_directory(folder: Path, tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", "tools"], check=True)
+    put("tools/run", "#!/bin/sh\n", 0o755)
+    subprocess.run(["git", "-C", "tools", "add", "."], check=True)
+    author = ["-c", "user.name=x", "-c", "user.email=x"]
+    subprocess.run(["git", "-C", "tools", *author, "commit", "-q", "-m", "x"], check=True)
+    url = f"file://{Path('tools').absolute()}"
+    install = f"{{git-repos: [{{url: '{url}', destination: t}}]}}"
+    found = load(entry(f"from: inline\nname: x\nrepository: {{install: {install}, run: {{steps: [t/run]}}}}\n"))
+    (tmp_path / "clones").mkdir()
+    resolved = resolve(found, tmp_path / "clones")
+    assert resolved.files == {"t/run": Entry(b"#!/bin/sh\n", executable=True)}
+    assert resolved.resolved
+
+
+def test_results_as_the_definition_words_them(folder: Path) -> None:
+    parse = "parse: {pattern: '(?P<test_case_id>\\w+): (?P<result>OK|NOK)', fixupdict: {OK: pass, NOK: fail}}"
+    text = f"from: inline\nname: x\nrepository:\n  {parse}\n  expected: [a, b, a]\n  run: {{steps: [a]}}\n"
+    found = load(entry(text))
+    assert found.pattern == r"(?P<test_case_id>\w+): (?P<result>OK|NOK)"
+    assert (found.fixup, found.expected) == ({"OK": "pass", "NOK": "fail"}, ("a", "b"))
+    without = text.replace(", fixupdict: {OK: pass, NOK: fail}", "").replace("name: x", "name: x\nexpected: [c]")
+    found = load(entry(without))
+    assert (found.fixup, found.expected) == ({}, ("c",))
+
+
+def test_the_helpers_that_the_steps_call_are_known_with_their_lines(folder: Path) -> None:
+    steps = ["lava-send ip=$(lava-target-ip)", "if lava-group x; then lava-test-case y --shell lava-os-build; fi"]
+    text = "from: inline\nname: x\nrepository:\n  run:\n    steps:\n" + "".join(f"    - {step}\n" for step in steps)
+    assert load(entry(text)).helpers == {
+        "lava-send": "job.yaml:12",
+        "lava-target-ip": "job.yaml:12",
+        "lava-group": "job.yaml:13",
+        "lava-test-case": "job.yaml:13",
+        "lava-os-build": "job.yaml:13",
+    }
 
 
 def test_two_actions_may_run_a_definition_of_the_same_name(folder: Path) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from dispatcher.errors import FileError
 from dispatcher.job import definition, devices, yamlfile
-from dispatcher.job.yamlfile import Keys, Node, Skipped, nearest, quoted, read
+from dispatcher.job.yamlfile import Keys, Node, Skipped, read
+from dispatcher.wording import nearest, quoted
 
 Values = Callable[[str], dict[str, Node]]
 

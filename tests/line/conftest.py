@@ -6,7 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-from linelab import SHELLS, install_shell
+
+pytest.register_assert_rewrite("linelab", "plan")
+
+from linelab import SHELLS, install_shell  # noqa: E402
 
 
 @pytest.fixture(params=list(SHELLS), scope="session")
@@ -27,12 +30,3 @@ def _found(name: str, factory: pytest.TempPathFactory) -> Path:
         complain = pytest.fail if os.environ.get("CI") else pytest.skip
         complain(f"{name} is not installed")
     return found
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """These take minutes: ``make soak`` runs them, and so does MULTINODE_LINE=1."""
-    if os.environ.get("MULTINODE_SOAK") or os.environ.get("MULTINODE_LINE"):
-        return
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.skip(reason="make soak runs it, and MULTINODE_LINE=1 does"))

@@ -5,6 +5,7 @@ The test is the dispatcher: it expects the markers that the scripts print and ty
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
@@ -20,7 +21,7 @@ import pexpect
 from pexpect.fdpexpect import fdspawn
 
 TARGET_SCRIPTS = Path(__file__).resolve().parents[2] / "target-scripts"
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 SETSID = shutil.which("setsid") or "setsid"
 
 SHELLS = {
@@ -98,6 +99,26 @@ class Call:
         before = self.expect(b"<LAVA_MULTI_NODE> <LAVA_" + request + b">\r\n")
         self.type(reply + b"\n")
         return before
+
+    def settle(self) -> None:
+        """Wait until every process of the session sleeps.
+
+        A shell that has looked for signals and not yet begun to read does not notice one that comes in between.
+        """
+        deadline = time.monotonic() + TIMEOUT
+        while not all(state == "S" for state in self._states()):
+            assert time.monotonic() < deadline, "the processes do not come to rest"
+            os.sched_yield()
+
+    def _states(self) -> list[str]:
+        """The states of the session's processes, see proc(5)."""
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                state, _parent, _group, session = stat.read_text(errors="replace").rpartition(") ")[2].split()[:4]
+                if int(session) == self.process.pid:
+                    found.append(state)
+        return found
 
     def finish(self) -> int:
         """Wait for the end; the exit status, a signal's as the negative number."""

@@ -33,7 +33,7 @@ def test_a_send_costs_two_frames_and_prints_nothing(device: Device) -> None:
     assert host.finish() == 0
     request = request_of(host)
     assert (request.name, request.args, request.options) == ("SEND", ("ready", "free-space=12G"), {})
-    assert (host.texts, host.answers, host.printed) == (["SEND ready free-space=12G"], ["DONE"], b"")
+    assert (host.told, host.answered, host.printed) == (["SEND ready free-space=12G"], ["DONE"], b"")
     assert len(host.heard) + sum(map(len, host.typed)) < 100
     assert re.fullmatch("[0-9a-f]{12}", request.id or "")
 
@@ -73,8 +73,8 @@ def test_the_answer_is_in_the_cache_file(device: Device, held: bool) -> None:
         lines = b"5:k=" + ANY + b"\n5:e=\n6:k=w\n"
         assert device.cache.read_bytes() == (lines if name != "WAIT" else re.sub(b"(?m)^[56]:", b"", lines))
         bye = ["+BYE"] if held else []
-        assert host.texts == [f"{name} ready", "+NEXT 2", "+NEXT 3", "+NEXT 4", *bye]
-        assert host.answers == ["HOLD", *answers] if held else answers
+        assert host.told == [f"{name} ready", "+NEXT 2", "+NEXT 3", "+NEXT 4", *bye]
+        assert host.answered == ["HOLD", *answers] if held else answers
         assert host.printed == b""
         assert host.call.tty() == host.call.initial
         assert [path.name for path in device.root.glob("cache*")] == ["cache.txt"]
@@ -86,7 +86,7 @@ def test_an_answer_without_data_leaves_no_cache(device: Device, held: bool) -> N
         device.cache.write_text("old\n")
         host = start(device, script, "ready", react=lambda _: Later() if held else None)
         assert host.finish() == 0
-        assert host.texts == [f"{name} ready", *["+BYE"] * held]
+        assert host.told == [f"{name} ready", *["+BYE"] * held]
         assert not device.cache.exists()
 
 
@@ -98,7 +98,7 @@ def test_a_failed_call_says_why(device: Device, held: bool) -> None:
         host = start(device, script, "ready", react=lambda _: Later(Fail(reason)) if held else Fail(reason))
         assert host.finish() == 1
         assert host.printed == f"{script}: {reason}\n".encode()
-        assert host.texts == [f"{name} ready", "+NEXT 2", *["+BYE"] * held]
+        assert host.told == [f"{name} ready", "+NEXT 2", *["+BYE"] * held]
         assert not device.cache.exists()
 
 
@@ -118,7 +118,7 @@ def test_options_travel_with_the_wait(device: Device) -> None:
         react=lambda _: ONE,
     )
     assert host.finish() == 0
-    assert host.texts == ["WAIT/t30 x", "WAIT_ALL/t0.5 x client", "SYNC/b x", "WAIT/t7/b/p x", "WAIT/p x", "WAIT/b x"]
+    assert host.told == ["WAIT/t30 x", "WAIT_ALL/t0.5 x client", "SYNC/b x", "WAIT/t7/b/p x", "WAIT/p x", "WAIT/b x"]
     assert [request.options for request in host.requests[2:4]] == [{"b": ""}, {"t": "7", "b": "", "p": ""}]
     assert host.printed == b"5:k=v\n5:k=v\n"
 
@@ -145,7 +145,7 @@ def test_a_plugins_call_gets_its_words(device: Device) -> None:
     )
     host = start(device, "lava-lock", "$(x) *", react={"LOCK $(x) *": ["a", "*", "☃"], "BAD a\nb": Fail("no")})
     assert host.finish() == 3
-    assert host.texts == ["LOCK $(x)%20*", "UNLOCK", "SIGNAL FEEDBACK a %3E b", "BAD a%0Ab"]
+    assert host.told == ["LOCK $(x)%20*", "UNLOCK", "SIGNAL FEEDBACK a %3E b", "BAD a%0Ab"]
     assert host.printed == "[a * ☃]\n[]\nlava-lock: no\n".encode()
     assert host.call.tty() == host.call.initial
 
@@ -154,7 +154,7 @@ def test_signals_are_requests_too(device: Device) -> None:
     host = start(device, "lava-test-case", "é>", "--shell", "lava-send", "x", env={"LC_ALL": "C.UTF-8"})
     assert host.finish() == 0
     assert [type(event).__name__ for event in host.events] == ["Signal", "Request", "Signal", "Signal"]
-    assert host.texts == [
+    assert host.told == [
         "SIGNAL STARTTC %C3%A9%3E",
         "SEND x",
         "SIGNAL ENDTC %C3%A9%3E",
@@ -239,12 +239,13 @@ def test_a_confirmation_that_is_lost_is_said_again(device: Device) -> None:
 
 
 def test_a_waiting_call_asks_ever_more_seldom(device: Device) -> None:
+    device.settings(**frames_settings(QUIET="1"))
     host = start(device, "lava-wait", "ready", react=lambda _: Never())
     host.until(lambda: host.texts.count("+ASK") == 1)
     host.until(lambda: host.answers.count("HOLD") == 2)
     host.release("ready", ONE)
     assert host.finish() == 0
-    assert host.texts == ["WAIT ready", "+ASK", "+BYE"]
+    assert host.told == ["WAIT ready", "+ASK", "+BYE"]
     assert device.cache.read_text() == "k=v\n"
 
 
@@ -258,7 +259,7 @@ def test_a_dispatcher_that_was_started_again_is_told_everything_again(device: De
     assert request_of(host).args == ("ready", "k=" + value)
     # While it waits, and in the middle of an answer that may be another now.
     host = start(device, "lava-wait", "ready", react=lambda _: Never())
-    host.until(lambda: host.answers == ["HOLD"])
+    host.until(lambda: "HOLD" in host.answers)
     host.release("ready", {"5": {"k": "old" * 100}})
     host.until(lambda: "DATA 2" in host.answers)
     host.restart()
@@ -316,7 +317,7 @@ def test_two_answers_in_one_burst_are_both_read(device: Device) -> None:
 
     host = start(device, "lava-wait", "ready", react=lambda _: Later(ONE), down=together)
     assert host.finish() == 0
-    assert host.texts == ["WAIT ready", "+BYE"]
+    assert host.told == ["WAIT ready", "+BYE"]
 
 
 # --- where the framing ends -------------------------------------------------------------------------------------
@@ -332,7 +333,7 @@ def test_a_call_that_is_never_heard_gives_up(device: Device) -> None:
         b"lava-send: the dispatcher does not answer\n",
     )
     lines = console.read_bytes().splitlines()
-    assert len(lines) == 12
+    assert len(lines) == 36
     assert len(set(lines)) == 1
 
 
@@ -363,10 +364,10 @@ def test_a_cache_that_cannot_be_written_after_all_is_told(device: Device) -> Non
     directory = device.root / "soon gone"
     env = {"LAVA_MULTI_NODE_CACHE": str(directory / "cache")}
     host = start(device, "lava-wait", "ready", env=env, react=lambda _: Never())
-    host.until(lambda: host.answers == ["HOLD"])
+    host.until(lambda: "HOLD" in host.answers)
     directory.rmdir()
     host.release("ready", ONE)
     assert host.finish() == 1
     assert host.printed.startswith(b"lava-wait: the cache file cannot be written: ")
     assert host.printed.count(b"\n") == 1
-    assert host.texts == ["WAIT ready", "+BYE"]
+    assert host.told == ["WAIT ready", "+BYE"]

@@ -27,6 +27,8 @@ from dispatcher.framing.reliable import (
     encode_up,
 )
 
+pytestmark = pytest.mark.slow
+
 FRAMES = Path(__file__).parents[2] / "fixtures" / "frames"
 COUNT = 5000 if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else 300
 

@@ -14,6 +14,8 @@ from script_harness import Device
 
 from dispatcher.framing.events import Request
 
+pytestmark = pytest.mark.slow
+
 FORK = re.compile(r"^[0-9]+ +(?:clone|clone3|fork|vfork)\(", re.MULTILINE)
 ONE = {"5": {"key": "value"}}
 

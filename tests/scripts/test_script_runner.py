@@ -160,6 +160,7 @@ def test_its_end_is_told_once_when_it_is_killed(stage: Stage, end: bytes | signa
     stage.define("1_next", "echo never")
     call = stage.start()
     call.expect(b"now\n")
+    call.settle()
     if isinstance(end, bytes):
         call.type(end)
     else:

@@ -299,6 +299,7 @@ class TestTheTty:
         during = call.tty()
         assert not during[3] & (termios.ICANON | termios.ECHO)
         assert during[3] & termios.ISIG
+        call.settle()
         if isinstance(end, signal.Signals):
             os.kill(pid, end)
         else:

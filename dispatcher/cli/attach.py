@@ -1,0 +1,27 @@
+"""``multinode attach JOB``: one member of a group whose others run elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+from dispatcher.cli.elsewhere import tls
+from dispatcher.cli.run import execute, load_plugins, place, read_files
+from dispatcher.errors import UsageError
+from dispatcher.job import runner
+from dispatcher.job.meeting import Elsewhere
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Run the member and show how it went."""
+    plugins = load_plugins()
+    job, devices = read_files(arguments.job, arguments.devices, plugins)
+    roles = [role for role in job.roles if role.name == arguments.role and role.count]
+    if not roles:
+        names = ", ".join(role.name for role in job.roles if role.count)
+        raise UsageError(f"no member has the role {arguments.role!r}", where="--role", hint=f"the roles are {names}")
+    placements = place(replace(job, roles=(replace(roles[0], count=1),)), devices)
+    size = sum(role.count for role in job.roles)
+    elsewhere = Elsewhere(arguments.coordinator, size, arguments.group, arguments.token, tls(arguments))
+    options = runner.Options(arguments.output, arguments.job_id, elsewhere=elsewhere)
+    return execute(job, placements, plugins, options, verbose=arguments.verbose)

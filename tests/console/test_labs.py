@@ -7,6 +7,7 @@ import contextlib
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,49 @@ def test_a_guest_of_qemu(serial: str, tmp_path: Path) -> None:
     finally:
         qemu.kill()
         qemu.communicate()
+
+
+# --- a run -----------------------------------------------------------------------------------------------------
+
+JOB = """\
+job_name: restart
+timeouts: {{job: {{minutes: 2}}, action: {{minutes: 1}}}}
+protocols: {{lava-multinode: {{roles: {{a: {{device_type: board, count: 1}}, b: {{device_type: local, count: 1}}}}}}}}
+actions:
+- test:
+    role: a
+    definitions:
+    - {{name: a, from: inline, repository: {{run: {{steps: [lava-wait go, lava-wait on]}}}}}}
+- test:
+    role: b
+    definitions:
+    - {{name: b, from: inline, repository: {{run: {{steps: ["{until}", lava-send go, lava-send on]}}}}}}
+"""
+DEVICES = """\
+devices:
+  a: {{device_type: board, console: {{serial: 'rfc2217://127.0.0.1:{port}?ign_set_control'}}, prompts: ['board# $']}}
+  b: {{device_type: local, console: {{command: sh}}}}
+"""
+
+
+def test_a_wait_outlives_ser2net(tmp_path: Path) -> None:
+    sent = tmp_path / "sent"
+    (tmp_path / "job.yaml").write_text(JOB.format(until=f"while [ ! -e {sent} ]; do sleep 0.1; done"))
+    with board() as there, ser2net(tmp_path, there.path, "telnet(rfc2217),tcp") as server:
+        (tmp_path / "devices.yaml").write_text(DEVICES.format(port=server.port))
+        arguments = ["run", tmp_path / "job.yaml", "--output", tmp_path / "output"]
+        with subprocess.Popen(
+            [sys.executable, "-m", "dispatcher.cli.main", *map(str, arguments)], stdout=subprocess.PIPE, text=True
+        ) as ran:
+            assert ran.stdout is not None
+            for line in ran.stdout:
+                if "lava-wait go ..." in line:
+                    server.kill()
+                elif "the console was lost" in line:
+                    # Answered while nobody is there: the device asks again.
+                    sent.touch()
+                elif "lava-send on" in line:
+                    assert server.start()
+            assert ran.wait() == 0
+        log = (tmp_path / "output" / "consoles" / "1.log").read_text(errors="replace")
+        assert "[multinode: the console is open again after " in log

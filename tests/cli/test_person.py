@@ -9,10 +9,14 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from .conftest import LOCAL, PATIENCE, Multinode, job_text
 from .test_board import Board, board, devices
 
 __all__ = ["board"]  # the fixture
+
+pytestmark = pytest.mark.slow
 
 Write = Callable[[str, str], Path]
 

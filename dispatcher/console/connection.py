@@ -163,6 +163,8 @@ class Console:
 
     def _end(self, failure: MultinodeError) -> None:
         self._let_go()
+        if self._returning is not None and self._returning is not asyncio.current_task():
+            self._returning.cancel()
         if self._failure is None:
             self._failure = failure
             self._ended.set()
@@ -183,9 +185,12 @@ class Console:
 
     def _lose(self, reason: str) -> None:
         """The line has gone: for good, or until it can be opened again."""
+        now = asyncio.get_running_loop().time()
         patience = self._transport.patience()
-        if patience <= 0:
-            self._end(ConsoleClosed(reason, where=self.name))
+        self._comeback.lost(now, patience)
+        if patience <= 0 or self._comeback.hopeless(now):
+            again = f"; it was lost again and again for {patience:g} s" if patience > 0 else ""
+            self._end(ConsoleClosed(reason + again, where=self.name))
             return
         self._let_go()
         self._turned()
@@ -194,7 +199,6 @@ class Console:
     async def _return(self, reason: str, patience: float) -> None:
         loop = asyncio.get_running_loop()
         lost = loop.time()
-        self._comeback.lost(lost, patience)
         try:
             self._tell("lost", f"the console was lost: {reason}", reason=reason)
             await self._open_again(reason, patience)
@@ -202,10 +206,10 @@ class Console:
             self._tell(
                 "back", f"the console is open again after {gap:g} s; what it said meanwhile is not here", gap=gap
             )
+            self._give(b"\n")  # nothing that was cut is to be continued by what comes now
         except MultinodeError as error:
             self._end(error)
             return
-        self._give(b"\n")  # nothing that was cut is to be continued by what comes now
         if self._back is not None:
             self._back()
 

@@ -99,6 +99,41 @@ def test_a_console_that_stays_away_has_ended(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_bytes() == b"\n[multinode: the console was lost: the far end was closed]\n"
 
 
+def test_a_console_that_is_lost_again_and_again_has_ended() -> None:
+    """A server whose port is taken accepts, says so, and hangs up."""
+
+    async def test() -> None:
+        transport = Flaky(60.0, 1)
+
+        def hang_up(kind: str, **_data: Any) -> None:
+            if kind == "back":
+                transport.far.send(b"Port already in use")
+                transport.far.close()
+
+        async with opened(transport, observe=hang_up) as console:
+            transport.far.close()
+            why = "board: the far end was closed; it was lost again and again for 60 s"
+            assert str(await console.ended()) == why
+        assert 25 < transport.attempts < 60
+
+    run(test(), jumping=True)
+
+
+def test_a_console_that_fails_while_it_is_away_does_not_come_back() -> None:
+    async def test() -> None:
+        transport = Flaky(60.0, 3)
+        lost = asyncio.Event()
+        async with opened(transport, observe=lambda _kind, **_data: lost.set()) as console:
+            transport.far.close()
+            await lost.wait()
+            console.fail(ConsoleError("of no use any more", where="board"))
+            await asyncio.sleep(60)
+            assert transport.attempts == 0
+            assert str(console.failure()) == "board: of no use any more"
+
+    run(test(), jumping=True)
+
+
 def test_what_is_typed_meanwhile_arrives_and_what_was_cut_is_not_continued(tmp_path: Path) -> None:
     told: list[tuple[str, dict[str, Any]]] = []
     output, returns = Output(), []

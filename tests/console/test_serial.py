@@ -483,7 +483,8 @@ def test_a_relay_that_nobody_reads_is_closed_all_the_same(listener: socket.socke
 
 @pytest.mark.filterwarnings("ignore:set(Daemon|Name)")  # pyserial 3.5 uses what Python 3.10 deprecated
 def test_a_port_behind_rfc2217(listener: socket.socket) -> None:
-    """pyserial's own server, with a looped port behind it."""
+    """pyserial's own server, with a looped port behind it; nobody asks it to move DTR or RTS."""
+    asked = bytearray()
 
     def serve() -> None:
         listener.setblocking(True)
@@ -496,6 +497,7 @@ def test_a_port_behind_rfc2217(listener: socket.socket) -> None:
         manager = serial.rfc2217.PortManager(port, Connection())
         with contextlib.closing(connection), contextlib.suppress(OSError):
             while data := connection.recv(1024):
+                asked.extend(data)
                 port.write(b"".join(manager.filter(data)))
                 if echo := port.read(port.in_waiting):
                     connection.sendall(b"".join(manager.escape(echo)))
@@ -510,3 +512,10 @@ def test_a_port_behind_rfc2217(listener: socket.socket) -> None:
     server.start()
     run(test())
     server.join()
+    settings = re.findall(rb"\xff\xfa\x2c(.)", asked, re.DOTALL)  # RFC 2217: IAC SB COM-PORT-OPTION
+    assert serial.rfc2217.SET_BAUDRATE in settings
+    controls = re.findall(rb"\xff\xfa\x2c\x05(.)", asked, re.DOTALL)
+    moved = {
+        getattr(serial.rfc2217, f"SET_CONTROL_{line}_{level}") for line in ("DTR", "RTS") for level in ("ON", "OFF")
+    }
+    assert moved.isdisjoint(controls)

@@ -10,6 +10,7 @@
     ├── WorldError           3  what the user wrote is right, the world did not play along
     │   ├── ConsoleError        a console: names it
     │   │   ├── ConsoleClosed       it ended (end of file, hang-up)
+    │   │   ├── DeviceRebooted      it shows a prompt in the middle of a test
     │   │   ├── ConsoleTimeout      it did not say what was waited for
     │   │   └── InstallError        the scripts did not arrive whole
     │   ├── CoordinatorError    the coordinator is away, or speaks nonsense
@@ -78,6 +79,10 @@ class ConsoleError(WorldError):
 
 class ConsoleClosed(ConsoleError):
     """The console ended. Silence is never told this way: that is :class:`ConsoleTimeout`."""
+
+
+class DeviceRebooted(ConsoleError):
+    """The device answers with a prompt where its test should be running."""
 
 
 class ConsoleTimeout(ConsoleError):

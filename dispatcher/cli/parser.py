@@ -26,6 +26,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     command.add_argument("job", type=Path, metavar="JOB", help="the job file")
     _add_devices(command)
     _add_run_options(command, default_output="multinode-output")
+    command.add_argument(
+        "--keep", action="store_true", help="leave the shells of members that fail open, and say where"
+    )
     command.add_argument("--job-id", type=_job_id, metavar="N", default=1, help="the first member's id (default: 1)")
     _add_grace(command)
     elsewhere.add_options(command, default=None, note="one in this process")

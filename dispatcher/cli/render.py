@@ -70,6 +70,12 @@ class Live:
     def _unstopped(self, data: dict[str, Any]) -> str:
         return self._paint(f"{data['reason']}; it may still run on the device", _RED)
 
+    def _lost(self, data: dict[str, Any]) -> str:
+        return self._paint(f"the console was lost: {data['reason']}", _RED)
+
+    def _back(self, data: dict[str, Any]) -> str:
+        return f"the console is open again after {data['gap']:g} s"
+
     def _call(self, data: dict[str, Any]) -> str | None:
         return None if data["name"] == "SEND" else self._paint(f"{_command(data)} ...", _DIM)
 

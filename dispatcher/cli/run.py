@@ -17,6 +17,7 @@ from dispatcher.job import helpers, runner
 from dispatcher.job.definition import Job, load_job, resolve_job
 from dispatcher.job.devices import Devices, Placement, assign, load_devices
 from dispatcher.job.meeting import Elsewhere
+from dispatcher.job.member import Kept
 from dispatcher.job.record import RunEvent
 from dispatcher.plugins import Plugins, load
 
@@ -28,7 +29,12 @@ def command(arguments: argparse.Namespace) -> int:
     there = arguments.coordinator
     elsewhere = there and Elsewhere(there, len(placements), token=arguments.token, tls=tls(arguments))
     options = runner.Options(
-        arguments.output, arguments.job_id, arguments.stuck_grace, arguments.log_limit, elsewhere=elsewhere
+        arguments.output,
+        arguments.job_id,
+        arguments.stuck_grace,
+        arguments.log_limit,
+        elsewhere=elsewhere,
+        keep=arguments.keep,
     )
     return execute(job, placements, plugins, options, verbose=arguments.verbose)
 
@@ -94,11 +100,25 @@ def execute(
     """
     members = runner.seats(placements, plugins.transports, options.first_id)
     live = Live(sys.stdout, [seat.member for seat in members], verbose=verbose)
-    outcome = asyncio.run(until_signal(runner.run(job, members, plugins.calls, options, live.show, _warn)))
-    print(summary(outcome, [seat.device.name for seat in members], options.output if kept else None, sys.stdout))
-    for error in outcome.errors:
-        print(f"multinode: {error}", file=sys.stderr)
-    return outcome.status
+    devices = [seat.device.name for seat in members]
+
+    def finished(outcome: runner.Outcome) -> None:
+        print(summary(outcome, devices, options.output if kept else None, sys.stdout), flush=True)
+        for error in outcome.errors:
+            print(f"multinode: {error}", file=sys.stderr)
+        _tell_kept(outcome.kept)
+
+    run = runner.run(job, members, plugins.calls, options, live.show, _warn, finished=finished)
+    return asyncio.run(until_signal(run)).status
+
+
+def _tell_kept(kept: Sequence[Kept]) -> None:
+    """Say how the consoles that were left to a person are reached."""
+    for console in kept:
+        files = f", with its files in {console.directory}" if console.directory else ""
+        print(f"multinode: {console.member} is left on {console.device}{files}\n  {console.command}", file=sys.stderr)
+    if any(console.held for console in kept):
+        print("multinode: Ctrl-] leaves such a console, and Ctrl-C here closes it", file=sys.stderr, flush=True)
 
 
 def _warn(event: RunEvent) -> None:
@@ -106,3 +126,9 @@ def _warn(event: RunEvent) -> None:
     if event.kind == "log-full":
         what = f"{event.data['path']} has reached its limit of {event.data['limit']} bytes"
         print(f"multinode: {event.device}: {what}, and ends there; see --log-limit", file=sys.stderr, flush=True)
+    elif event.kind == "lost":
+        what = f"the console was lost: {event.data['reason']}; opening it again"
+        print(f"multinode: {event.device}: {what}", file=sys.stderr, flush=True)
+    elif event.kind == "back":
+        what = f"the console is open again after {event.data['gap']:g} s"
+        print(f"multinode: {event.device}: {what}", file=sys.stderr, flush=True)

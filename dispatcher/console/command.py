@@ -42,7 +42,10 @@ class CommandTransport(Transport):
     These are the session's, and any that bears the mark which its environment holds (a daemon of a test's).
     """
 
-    OPTIONS: ClassVar[Mapping[str, str]] = {"command": "the program and its arguments, quoted as for a shell"}
+    OPTIONS: ClassVar[Mapping[str, str]] = {
+        "command": "the program and its arguments, quoted as for a shell",
+        "reconnect": "seconds within which the program, once it has ended, is to run again; 0, not at all, unless set",
+    }
 
     def __init__(self, device: str, options: Mapping[str, Option]) -> None:
         super().__init__(device, options)
@@ -55,6 +58,11 @@ class CommandTransport(Transport):
             ) from None
         if not self._argv or not self._argv[0]:
             raise UserError("console command is empty", where=device, hint="name a program, such as: {command: sh}")
+        self._reconnect = self.seconds("reconnect", 0)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Be as before the program was started."""
         self._spawn: pexpect.spawn[bytes] | None = None
         self._family = Family()
         self._end_descriptor: int | None = None
@@ -122,6 +130,9 @@ class CommandTransport(Transport):
         # WNOWAIT: the leader stays a zombie until close(), so that its number still names the session.
         return os.waitid(os.P_PID, self._family.session, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
+    def patience(self) -> float:
+        return self._reconnect
+
     async def close(self) -> None:
         child = self._spawn
         if child is None:
@@ -134,9 +145,11 @@ class CommandTransport(Transport):
         child.child_fd, child.closed = -1, True
         if self._end_descriptor is not None:
             os.close(self._end_descriptor)
+            self._end_descriptor = None
         await self._family.end()
         _reap(self._family.session)
         process.terminated = child.terminated = True
+        self._forget()
 
 
 def _reap(pid: int) -> None:

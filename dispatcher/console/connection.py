@@ -17,6 +17,7 @@ import pexpect
 from pexpect.expect import searcher_re
 from pexpect.spawnbase import SpawnBase
 
+from dispatcher.console.comeback import Comeback
 from dispatcher.console.transcript import Transcript
 from dispatcher.console.transport import Transport
 from dispatcher.errors import ConsoleClosed, ConsoleError, ConsoleTimeout, MultinodeError
@@ -49,6 +50,9 @@ _ESCAPES = re.compile(
 """What a terminal would not show (ECMA-48, 5.3 to 5.6), cut short by the end of the text too."""
 
 Listener = Callable[[bytes], None]
+Observe = Callable[..., None]
+"""Told what happens to a console: its kind, then data by name."""
+
 _Result = TypeVar("_Result")
 
 
@@ -58,10 +62,17 @@ class Console:
     :param name: the device's name, for messages.
     :param transcript: where every byte read goes first; closed with the console.
     :param character_delay: seconds between two bytes written, for a device that loses what comes faster.
+    :param observe: told when the console is ``lost`` and ``back``. In between, what is typed waits.
     """
 
     def __init__(
-        self, name: str, transport: Transport, transcript: Transcript, *, character_delay: float = 0.0
+        self,
+        name: str,
+        transport: Transport,
+        transcript: Transcript,
+        *,
+        character_delay: float = 0.0,
+        observe: Observe | None = None,
     ) -> None:
         self.name = name
         self.heard = 0.0
@@ -72,7 +83,13 @@ class Console:
         self._spawn: SpawnBase[bytes] | None = None
         self._end_descriptor: int | None = None
         self._opened = self._closed = False
+        self._observe = observe
+        self._comeback = Comeback()
+        self._returning: asyncio.Task[None] | None = None
+        self._turn = asyncio.Event()
+        """Set, and replaced, whenever the line is opened, lost, or ended."""
         self._listener: Listener | None = None
+        self._back: Callable[[], None] | None = None
         self._unheard = bytearray()
         self._recent = b""
         self._writing = asyncio.Lock()
@@ -86,11 +103,16 @@ class Console:
 
         :raises dispatcher.errors.ConsoleError: it cannot be opened.
         """
-        loop = asyncio.get_running_loop()
         spawn = self._transport.open()
         self._opened = True
+        self._attend(spawn)
+
+    def _attend(self, spawn: SpawnBase[bytes]) -> None:
+        """Begin to read what has been opened."""
+        loop = asyncio.get_running_loop()
         spawn.logfile_read = self._transcript
         self.heard = loop.time()
+        self._comeback.opened(self.heard)
         try:
             os.set_blocking(spawn.child_fd, False)
             loop.add_reader(spawn.child_fd, self._readable)
@@ -100,6 +122,11 @@ class Console:
         except OSError as error:
             raise ConsoleError(f"this cannot be a console: {error.strerror}", where=self.name) from None
         self._spawn = spawn
+        self._turned()
+
+    def _turned(self) -> None:
+        self._turn.set()
+        self._turn = asyncio.Event()
 
     async def close(self) -> None:
         """Close the console and end what its transport started. Doing it twice does no harm."""
@@ -107,10 +134,9 @@ class Console:
             return
         self._closed = True
         self._end(ConsoleClosed("the console was closed", where=self.name))
-        spawn, self._spawn = self._spawn, None
-        if spawn is not None:
-            self._stop_reading(spawn)
-            asyncio.get_running_loop().remove_writer(spawn.child_fd)
+        if self._returning is not None:
+            self._returning.cancel()
+            await asyncio.gather(self._returning, return_exceptions=True)
         try:
             if self._opened:
                 await self._transport.close()
@@ -122,14 +148,88 @@ class Console:
         await self._ended.wait()
         return self.failure()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is of no use any more."""
+        return self._ended.is_set() or not self._opened
+
     def failure(self) -> MultinodeError:
         """Why the console has ended."""
         return self._failure or ConsoleClosed("the console ended", where=self.name)
 
+    def fail(self, failure: MultinodeError) -> None:
+        """End the console, which is of no use any more, for a reason that whoever waits for it is told."""
+        self._end(failure)
+
     def _end(self, failure: MultinodeError) -> None:
+        self._let_go()
+        if self._returning is not None and self._returning is not asyncio.current_task():
+            self._returning.cancel()
         if self._failure is None:
             self._failure = failure
             self._ended.set()
+        self._turned()
+
+    def _let_go(self) -> None:
+        """Look no more at what was opened, before its descriptor's number can be another's."""
+        spawn, self._spawn = self._spawn, None
+        if spawn is None:
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(spawn.child_fd)
+        loop.remove_writer(spawn.child_fd)
+        if self._end_descriptor is not None:
+            loop.remove_reader(self._end_descriptor)
+
+    # --- losing it -------------------------------------------------------------------------------------------
+
+    def _lose(self, reason: str) -> None:
+        """The line has gone: for good, or until it can be opened again."""
+        now = asyncio.get_running_loop().time()
+        patience = self._transport.patience()
+        self._comeback.lost(now, patience)
+        if patience <= 0 or self._comeback.hopeless(now):
+            again = f"; it was lost again and again for {patience:g} s" if patience > 0 else ""
+            self._end(ConsoleClosed(reason + again, where=self.name))
+            return
+        self._let_go()
+        self._turned()
+        self._returning = asyncio.get_running_loop().create_task(self._return(reason, patience))
+
+    async def _return(self, reason: str, patience: float) -> None:
+        loop = asyncio.get_running_loop()
+        lost = loop.time()
+        try:
+            self._tell("lost", f"the console was lost: {reason}", reason=reason)
+            await self._open_again(reason, patience)
+            gap = round(loop.time() - lost, 1)
+            self._tell(
+                "back", f"the console is open again after {gap:g} s; what it said meanwhile is not here", gap=gap
+            )
+            self._give(b"\n")  # nothing that was cut is to be continued by what comes now
+        except MultinodeError as error:
+            self._end(error)
+            return
+        if self._back is not None:
+            self._back()
+
+    def _tell(self, kind: str, text: str, **data: str | float) -> None:
+        self._transcript.remark(text)
+        if self._observe is not None:
+            self._observe(kind, **data)
+
+    async def _open_again(self, reason: str, patience: float) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._transport.close()
+            await asyncio.sleep(self._comeback.pause())
+            try:
+                self._attend(await self._transport.reopen())
+                return
+            except ConsoleError as error:
+                if self._comeback.hopeless(loop.time()):
+                    why = f"{reason}; it could not be opened again within {patience:g} s: {error.what}"
+                    raise ConsoleClosed(why, where=self.name) from None
 
     async def _unless_ended(self, awaited: asyncio.Future[_Result]) -> None:
         """Wait for something, or for the console's end."""
@@ -153,11 +253,11 @@ class Console:
         except BlockingIOError:
             return False
         except pexpect.EOF:
-            self._stop(spawn, ConsoleClosed(self._transport.ended(), where=self.name))
+            self._lose(self._transport.ended())
         except OSError as error:
-            self._stop(spawn, ConsoleClosed(f"reading failed: {error.strerror}", where=self.name))
+            self._lose(f"reading failed: {error.strerror}")
         except MultinodeError as error:
-            self._stop(spawn, error)
+            self._end(error)
         return True
 
     def _over(self) -> None:
@@ -166,7 +266,7 @@ class Console:
             if not self._readable():
                 break
         if self._spawn is not None:
-            self._stop(self._spawn, ConsoleClosed(self._transport.ended(), where=self.name))
+            self._lose(self._transport.ended())
 
     def _give(self, data: bytes) -> None:
         self.heard = asyncio.get_running_loop().time()
@@ -177,23 +277,16 @@ class Console:
             self._unheard += data
             del self._unheard[:-SEARCH_WINDOW]
 
-    def _stop(self, spawn: SpawnBase[bytes], failure: MultinodeError) -> None:
-        self._stop_reading(spawn)
-        self._end(failure)
-
-    def _stop_reading(self, spawn: SpawnBase[bytes]) -> None:
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(spawn.child_fd)
-        if self._end_descriptor is not None:
-            loop.remove_reader(self._end_descriptor)
-
-    def listen(self, listener: Listener | None) -> None:
+    def listen(self, listener: Listener | None, back: Callable[[], None] | None = None) -> None:
         """Give all that is read from now on to a listener; it must not wait. None: to nobody.
 
         What came while nobody listened is given first, as far as the search window reaches. A listener that raises a
         :class:`~dispatcher.errors.MultinodeError` ends the console with it.
+
+        :param back: called when the console was lost and is open again: something that was said may be missing.
         """
         self._listener = listener
+        self._back = back
         if listener is not None and self._unheard:
             unheard = bytes(self._unheard)
             self._unheard.clear()
@@ -205,34 +298,38 @@ class Console:
 
     def last_line(self) -> str:
         """The last line that the device printed that is not blank, for messages; empty if there was none."""
-        lines = [line for line in _plain(self._recent).splitlines() if line.strip()]
+        lines = [line for line in plain_text(self._recent).splitlines() if line.strip()]
         text = lines[-1].decode("utf-8", "replace") if lines else ""
         return "".join(character if character.isprintable() else "." for character in text)[-_LAST_LINE:].strip()
 
     async def expect(
-        self, patterns: Sequence[re.Pattern[bytes]], deadline: float, *, plain: bool = False
+        self, patterns: Sequence[re.Pattern[bytes]], deadline: float, *, plain: bool = False, whole: bool = False
     ) -> tuple[int, re.Match[bytes]]:
         """Wait for the first of some patterns; which one it was, and its match. What came before it is let go of.
 
         :param patterns: matched within the last :data:`SEARCH_WINDOW` bytes.
         :param deadline: on the event loop's clock, seconds.
         :param plain: a pattern may also match what is left when escape sequences are taken out.
+        :param whole: give up once the console was lost and is back: what is waited for may have come meanwhile.
         :raises ConsoleTimeout: nothing matched before the deadline.
         :raises ConsoleClosed: the console ended first.
         """
         search = _Search(patterns, plain)
-        self.listen(search.look)
+        self.listen(search.look, search.give_up if whole else None)
         try:
             async with asyncio.timeout_at(deadline):
                 await self._unless_ended(search.found)
         except TimeoutError:
             raise ConsoleTimeout("nothing of what was waited for came", where=self.name) from None
         finally:
-            self._listener = None
+            self.listen(None)
             self._unheard += search.window
-        if search.found.done():
-            return search.found.result()
-        raise self.failure()
+        if not search.found.done():
+            raise self.failure()
+        found = search.found.result()
+        if found is None:
+            raise ConsoleTimeout("what was waited for may have come while the console was lost", where=self.name)
+        return found
 
     # --- writing ---------------------------------------------------------------------------------------------
 
@@ -267,34 +364,43 @@ class Console:
     async def _write(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
-            spawn = self._spawn
-            if spawn is None or self._ended.is_set():
-                raise self.failure()
+            spawn = await self._opened_spawn()
             try:
                 written = self._transport.write(spawn, bytes(view[: grammar.READ_SIZE]))
             except BlockingIOError:
                 written = 0
             except OSError as error:
-                await self._lost(error)
+                await self._lost_in_writing(spawn, error)
                 continue
             if written == 0:
                 await self._writable(spawn)
             view = view[written:]
 
-    async def _lost(self, error: OSError) -> None:
+    async def _opened_spawn(self) -> SpawnBase[bytes]:
+        """What to write to, once it is there; while the console is lost it is waited for."""
+        while self._spawn is None:
+            if self._ended.is_set() or not self._opened:
+                raise self.failure()
+            await self._turn.wait()
+        return self._spawn
+
+    async def _lost_in_writing(self, spawn: SpawnBase[bytes], error: OSError) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS):
-                await self._ended.wait()
-        self._end(ConsoleClosed(f"writing failed: {error.strerror}", where=self.name))
+                await self._turn.wait()
+        if self._spawn is spawn:
+            self._lose(f"writing failed: {error.strerror}")
 
     async def _writable(self, spawn: SpawnBase[bytes]) -> None:
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
+        turning = asyncio.ensure_future(self._turn.wait())
         loop.add_writer(spawn.child_fd, _resolve, ready)
         try:
-            await self._unless_ended(ready)
+            await asyncio.wait((ready, turning), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            # After close() the number may be another console's descriptor already.
+            turning.cancel()
+            # After it was closed the number may be another console's descriptor already.
             if self._spawn is spawn:
                 loop.remove_writer(spawn.child_fd)
 
@@ -303,10 +409,14 @@ class _Search:
     """A listener that looks for patterns. ``window`` holds what it has not let go of: afterwards, what is left."""
 
     def __init__(self, patterns: Sequence[re.Pattern[bytes]], plain: bool) -> None:
-        self.found: asyncio.Future[tuple[int, re.Match[bytes]]] = asyncio.get_running_loop().create_future()
+        self.found: asyncio.Future[tuple[int, re.Match[bytes]] | None] = asyncio.get_running_loop().create_future()
         self.window = bytearray()
         self._searcher = searcher_re(list(patterns))
         self._plain = plain
+
+    def give_up(self) -> None:
+        if not self.found.done():
+            self.found.set_result(None)
 
     def look(self, data: bytes) -> None:
         self.window += data
@@ -316,7 +426,7 @@ class _Search:
         text = bytes(self.window)
         index = self._searcher.search(text, len(data))
         if index < 0 and self._plain and b"\x1b" in text:
-            text = _plain(text)
+            text = plain_text(text)
             index = self._searcher.search(text, len(text))
         if index < 0:
             del self.window[:-SEARCH_WINDOW]
@@ -325,7 +435,8 @@ class _Search:
         self.found.set_result((index, self._searcher.match))
 
 
-def _plain(text: bytes) -> bytes:
+def plain_text(text: bytes) -> bytes:
+    """A text without escape sequences."""
     return _ESCAPES.sub(b"", text)
 
 

@@ -37,6 +37,9 @@ FIRST_PATIENCE = 1.0
 LAST_PATIENCE = 8.0
 """Seconds without an answer after which a line is sent again: the first time, and after doubling at the most."""
 
+GAP_PATIENCE = 60.0
+"""The longest such time when a console was lost in the middle of a test, whose end may have been told meanwhile."""
+
 SLOWEST_LINE: Final = 500
 """Bytes a second of a slow line; what is typed may take that long to arrive before patience begins to count."""
 
@@ -149,7 +152,7 @@ class Shell:
         test = self._test = _Test(self._key, self._pattern, str(self._number), listener)
         self.busy = True
         self.console.forget()
-        self.console.listen(test.hear)
+        self.console.listen(test.hear, test.back)
         ending = asyncio.ensure_future(self.console.ended())
         try:
             await self._follow(test, line, ending)
@@ -167,16 +170,17 @@ class Shell:
         while test.answer is None and not ending.done():
             if ask:
                 test.refused = False
-                await self.console.send(line)
+                # In the middle of a test any line will do: the loop speaks of it once it reads again.
+                await self.console.send(_ANY_LINE if test.gap and test.begun else line)
             news = asyncio.ensure_future(test.news.wait())
-            quiet = None if test.begun and not test.missed else patience
+            quiet = None if test.begun and not test.missed and not test.gap else patience
             try:
                 await asyncio.wait((news, ending), timeout=quiet, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 news.cancel()
             ask = test.refused or not test.news.is_set()
             if not test.news.is_set():
-                patience = min(2 * patience, max(LAST_PATIENCE, _patience(line)))
+                patience = min(2 * patience, GAP_PATIENCE if test.gap else max(LAST_PATIENCE, _patience(line)))
             test.news.clear()
 
     async def leave(self) -> None:
@@ -200,7 +204,7 @@ class Shell:
         """
         if self._test is None or not self.busy:
             return
-        self.console.listen(self._test.hear)
+        self.console.listen(self._test.hear, self._test.back)
         self._test.refused = False
         try:
             async with asyncio.timeout_at(deadline):
@@ -252,10 +256,13 @@ class Shell:
         patience = _patience(line)
         while True:
             await self.console.send(line)
+            until = asyncio.get_running_loop().time() + patience
             try:
-                answer = await self._answer(asyncio.get_running_loop().time() + patience)
+                answer = await self._answer(until)
             except ConsoleTimeout:
-                patience = min(2 * patience, max(LAST_PATIENCE, _patience(line)))
+                # What a console that was lost has swallowed says nothing of how patient to be.
+                if asyncio.get_running_loop().time() >= until:
+                    patience = min(2 * patience, max(LAST_PATIENCE, _patience(line)))
                 continue
             if answer is not None:
                 return answer
@@ -270,7 +277,7 @@ class Shell:
                 return Answer(int(report.status), report.value)
 
     async def _report(self, deadline: float) -> _Report:
-        _index, found = await self.console.expect([self._pattern], deadline)
+        _index, found = await self.console.expect([self._pattern], deadline, whole=True)
         return _Report.read(found)
 
 
@@ -284,6 +291,8 @@ class _Test:
         """The loop has answered that the line was not whole."""
         self.missed = False
         """The loop has answered, and nobody can tell what; until it has answered again."""
+        self.gap = False
+        """The console was lost for a while, and the loop may have told the test's end to nobody."""
         self.answer: Answer | None = None
         self._key = key
         self._pattern = pattern
@@ -299,6 +308,11 @@ class _Test:
                     self.news.clear()
                     await self.news.wait()
         return self.answer is not None or self.refused
+
+    def back(self) -> None:
+        """The console was lost and is open again."""
+        self.gap = True
+        self.news.set()
 
     def hear(self, data: bytes) -> None:
         data = self._held + data
@@ -333,7 +347,7 @@ class _Test:
 
     def _note(self, report: _Report) -> None:
         if report.status == "?":
-            self.refused = True
+            self.refused, self.gap = True, False
         elif report.number == self._number:
             self.begun, self.missed = True, False
             if report.status != "+":

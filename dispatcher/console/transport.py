@@ -11,11 +11,15 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from pexpect.spawnbase import SpawnBase
 
+from dispatcher.errors import UserError
+
 Option = str | int | bool
+
+_LONGEST: Final = 7 * 24 * 3600
 
 
 class Transport(ABC):
@@ -37,7 +41,7 @@ class Transport(ABC):
     def open(self) -> SpawnBase[bytes]:
         """Open the console: bytes mode (``encoding=None``), ``child_fd`` fit for poll(2).
 
-        Called once, in the event loop's thread: it must not wait for the device. One that takes time to reach lets a
+        Called in the event loop's thread: it must not wait for the device. One that takes time to reach lets a
         thread do it; where that fails, the descriptor reads end of file and :meth:`ended` says why.
 
         :raises dispatcher.errors.ConsoleError: it cannot be opened.
@@ -50,14 +54,37 @@ class Transport(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Close the console and end every process that :meth:`open` started. Called once, after :meth:`open`."""
+        """Close the console and end every process that :meth:`open` started. Called after :meth:`open`; where there is
+        :meth:`patience`, also while nothing is open, which does no harm."""
+
+    def patience(self) -> float:
+        """Seconds within which a console that has ended is to be opened again; 0: its end is the end. Asked then."""
+        return 0.0
+
+    async def reopen(self) -> SpawnBase[bytes]:
+        """Open a console that has ended and was closed once more; the device may be waited for.
+
+        :raises dispatcher.errors.ConsoleError: it cannot be opened now.
+        """
+        return self.open()
 
     def write(self, spawn: SpawnBase[bytes], data: bytes) -> int:
         """Write what can be written without waiting; how many bytes that was. ``BlockingIOError``: none now."""
         return os.write(spawn.child_fd, data)
 
+    def seconds(self, name: str, default: int) -> int:
+        """The value of an option that is a number of seconds. :raises dispatcher.errors.UserError: it is none."""
+        value = self.options.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LONGEST:
+            raise UserError(f"{name} {value!r} is not a number of seconds", where=self.device)
+        return value
+
     def line(self) -> str | None:
         """What only one console can have open at a time, such as a device's path; None where there is no such thing."""
+        return None
+
+    def access(self) -> str | None:
+        """The command by which a person reaches the console once it has been closed here; None: it ends with that."""
         return None
 
     def ended(self) -> str:

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import time
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,9 @@ from dispatcher.console import login as console_login
 from dispatcher.console import power
 from dispatcher.console import shell as console_shell
 from dispatcher.console.connection import Console
+from dispatcher.console.door import Door
 from dispatcher.console.install import Entry, install, typed_size
+from dispatcher.console.reboot import RebootWatch
 from dispatcher.console.shell import Shell
 from dispatcher.console.transcript import Transcript
 from dispatcher.console.transport import Transport
@@ -65,6 +67,22 @@ class Seat:
     essential: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A console that is left as a failure found it.
+
+    :ivar command: how a person reaches it.
+    :ivar directory: where on the device the member's files are, None where none were put there.
+    :ivar held: it is there only as long as this process holds it.
+    """
+
+    member: Member
+    device: str
+    command: str
+    directory: str | None
+    held: bool
+
+
 class MemberRun:
     """Runs one member's actions. :meth:`run` raises nothing but cancellation: what went wrong is in the results."""
 
@@ -79,10 +97,15 @@ class MemberRun:
         hosts: Hosts,
         output: Path,
         log_limit: int | None,
+        keep: bool,
         nonce: str,
     ) -> None:
         self.seat = seat
         self.failure: MultinodeError | None = None
+        self.kept: Kept | None = None
+        self._keep = keep
+        self._shell: Shell | None = None
+        self._door: Door | None = None
         self._directory_is_here = False
         self._powered = False
         self._job = job
@@ -100,18 +123,25 @@ class MemberRun:
             now=lambda: datetime.now(UTC),
             observe=self._note_case,
         )
-        self._log = output / "consoles" / f"{seat.member.id}.log"
+        self._consoles = output / "consoles"
         self._log_limit = log_limit
-        self._console = self._new_console(seat.transport)
+        self._transport = seat.transport
+        self._console = self._new_console()
         self._tests = [a for a in job.actions if isinstance(a, Test) and seat.member.role in a.roles]
         self._boots = [a for a in job.actions if isinstance(a, Boot) and seat.member.role in a.roles]
         self._requester = Requester(client, self._request, self._note)
         self._joined = False
 
-    def _new_console(self, transport: Transport) -> Console:
-        device, log, limit = self.seat.device, self._log, self._log_limit
-        transcript = Transcript(log, limit=limit, full=lambda: self._note("log-full", path=str(log), limit=limit))
-        return Console(device.name, transport, transcript, character_delay=device.character_delay)
+    def _new_console(self) -> Console:
+        device, limit = self.seat.device, self._log_limit
+        transcript = Transcript(
+            self._consoles / f"{self.seat.member.id}.log",
+            recording=self._consoles / f"{self.seat.member.id}.cast",
+            limit=limit,
+            full=lambda path: self._note("log-full", path=str(path), limit=limit),
+        )
+        delay = device.character_delay
+        return Console(device.name, self._transport, transcript, character_delay=delay, observe=self._note)
 
     def _note(self, kind: str, **data: Any) -> None:
         self._record.note(kind, self.seat.member, self.seat.device.name, **data)
@@ -139,10 +169,13 @@ class MemberRun:
     async def run(self) -> None:
         """Open, boot, install, meet the others, test, leave, close."""
         reason = "the run was interrupted"
+        interrupted = True
         try:
             await self._run()
             reason = "its tests have ended"
+            interrupted = False
         except MultinodeError as error:
+            interrupted = False
             self.failure = error
             reason = error.what if error.where is None else f"{error.where}: {error.what}"
             self.results.abandon_run(reason)
@@ -152,12 +185,10 @@ class MemberRun:
             self._hosts.withdraw(self.seat.member.id)
             with contextlib.suppress(MultinodeError):
                 await self._client.leave(self._request(), reason)
-            try:
-                await self._finish()
-            finally:
-                # Only now: what still ran there might have written on.
-                if self._directory_is_here:
-                    shutil.rmtree(self._directory, ignore_errors=True)
+            if self._keep and not (interrupted and self.failure is None) and self._has_failed():
+                await _whole(self._leave_open())
+            if self.kept is None:
+                await self.finish()
 
     async def _run(self) -> None:
         await self._before_opening()
@@ -165,16 +196,14 @@ class MemberRun:
         self._console.open()
         shell = await self._reach_shell()
         self._note("shell")
-        try:
-            await self._prepare(shell)
-            await self._join()
-            await self._introduce(shell)
-            index = 0
-            for stage, test in enumerate(self._tests):
-                await self._test(shell, stage, test, index)
-                index += len(test.definitions)
-        finally:
-            await _whole(self._clean_up(shell))
+        self._shell = shell
+        await self._prepare(shell)
+        await self._join()
+        await self._introduce(shell)
+        index = 0
+        for stage, test in enumerate(self._tests):
+            await self._test(shell, stage, test, index)
+            index += len(test.definitions)
 
     async def _join(self) -> None:
         if not self._joined:
@@ -199,42 +228,77 @@ class MemberRun:
         if config != self.seat.device.config:
             await self._console.close()
             device = replace(self.seat.device, config=config)
-            self._console = self._new_console(new_transport(device, type(self.seat.transport)))
+            self._transport = new_transport(device, type(self.seat.transport))
+            self._console = self._new_console()
 
     def _request(self) -> str:
         return f"{self.seat.member.id}.{next(self._requests)}"
 
-    async def _finish(self) -> None:
+    async def finish(self) -> None:
+        """Close what is open, and leave the device as it was unless a person was to find it as it is."""
         try:
             await _whole(self._close())
         finally:
             self._note("closed")
+            # Only now: what still ran there might have written on.
+            if self._directory_is_here and self.kept is None:
+                shutil.rmtree(self._directory, ignore_errors=True)
 
     async def _close(self) -> None:
         try:
-            await self._power_down()
+            if self._door is not None:
+                await self._door.close()
+            if self.kept is None:
+                await self._clean_up()
+                await self._power_down()
         finally:
             await self._console.close()
+
+    # --- leaving it to a person --------------------------------------------------------------------------------
+
+    def _has_failed(self) -> bool:
+        return self.failure is not None or any(case.result in {"fail", "unknown"} for case in self.results.cases)
+
+    async def _leave_open(self) -> None:
+        """Leave the console at its shell: the line is released, and a program of ours gets a door."""
+        access = self._transport.access()
+        if access is None and self._console.has_ended:
+            return
+        if self._shell is not None and not self._shell.busy:
+            with contextlib.suppress(MultinodeError):
+                await self._shell.leave()
+        directory = None if self._shell is None else self._directory
+        self.kept = Kept(self.seat.member, self.seat.device.name, access or "", directory, access is None)
+        if access is not None:
+            await self.finish()
+            return
+        self._door = Door(self._console)
+        await self._door.open()
+        self.kept = replace(self.kept, command=self._door.command)
 
     # --- getting ready -----------------------------------------------------------------------------------------
 
     async def _reach_shell(self) -> Shell:
         device = self.seat.device
         boot = self._boots[-1] if self._boots else None
-        prompts = (boot.prompts if boot else ()) or device.prompts
-        auto_login = (boot.auto_login if boot else None) or device.auto_login
         timeout = (boot.timeout if boot else None) or self._job.timeouts.action or DEFAULT_BOOT_TIMEOUT
         deadline = asyncio.get_running_loop().time() + timeout
         if boot is not None and boot.reset:
             await self._power_up(device)
         await console_login.login(
             self._console,
-            prompts=prompts,
-            credentials=_credentials(auto_login),
+            prompts=self._prompts(),
+            credentials=_credentials(self._auto_login()),
             deadline=deadline,
             booting=self._powered,
         )
         return await console_shell.start(self._console, device.lava_test_sh_cmd, deadline=deadline)
+
+    def _prompts(self) -> Sequence[str]:
+        return (self._boots[-1].prompts if self._boots else ()) or self.seat.device.prompts
+
+    def _auto_login(self) -> AutoLogin | None:
+        return (self._boots[-1].auto_login if self._boots else None) or self.seat.device.auto_login
 
     async def _power_up(self, device: Device) -> None:
         """Reset a device whose file says how; one that can only be switched on is switched on."""
@@ -341,11 +405,18 @@ class MemberRun:
             requests=self._requests,
             timeout=self._job.call_timeout(test, self.seat.member.role),
         )
+        auto_login = self._auto_login()
+        watch = RebootWatch(self._console, [*self._prompts(), *([auto_login.login_prompt] if auto_login else [])])
+
+        def listen(data: bytes) -> None:
+            session.hear(data)
+            watch.hear(data)
+
         self._note("testing", suites=suites)
         runner = f"exec {self._directory}/bin/lava-test-runner {self._directory}/{stage}"
         try:
             async with asyncio.timeout_at(deadline):
-                test_run = shell.run_test(f". {self._directory}/environment;{runner}", session.hear)
+                test_run = shell.run_test(f". {self._directory}/environment;{runner}", listen)
                 await session.follow(test_run)
             await session.finish(suites)
         except TimeoutError:
@@ -353,6 +424,7 @@ class MemberRun:
         except MultinodeError as error:
             raise self._unfinished(suites, error) from None
         finally:
+            watch.cancel()
             if shell.busy:
                 await _whole(self._stop(shell, session))
             session.cancel()
@@ -374,9 +446,10 @@ class MemberRun:
         except MultinodeError:
             return  # the console has ended, and whoever ran the test was told
 
-    async def _clean_up(self, shell: Shell) -> None:
+    async def _clean_up(self) -> None:
         """Remove what was put on the device and end the loop that ran there, as far as the console still lets us."""
-        if shell.busy:
+        shell = self._shell
+        if shell is None or shell.busy:
             return
         deadline = asyncio.get_running_loop().time() + LEAVING_TIMEOUT
         with contextlib.suppress(MultinodeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from dispatcher.job.definition import Job
 from dispatcher.job.devices import Placement
 from dispatcher.job.hosts import Hosts
 from dispatcher.job.meeting import Elsewhere, EmbeddedMeeting, Meeting, RemoteMeeting
-from dispatcher.job.member import MemberRun, Seat
+from dispatcher.job.member import Kept, MemberRun, Seat
 from dispatcher.job.record import Observer, Record
 from dispatcher.job.results import Case, write
 from dispatcher.job.transports import new_transport
@@ -37,6 +37,7 @@ class Options:
         own.
     :param log_limit: bytes of each console that are kept, None for all.
     :param elsewhere: the coordinator to meet at; None for one in this process.
+    :param keep: leave the consoles of members that have failed to a person.
     """
 
     output: Path
@@ -44,6 +45,7 @@ class Options:
     grace: float | None = GRACE
     log_limit: int | None = LOG_LIMIT
     elsewhere: Elsewhere | None = None
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +54,14 @@ class Outcome:
 
     :param status: 0 all cases passed, 1 something failed, 3 a console failed.
     :param errors: what went wrong outside the tests, a message each.
+    :param kept: the consoles that are left to a person.
     """
 
     status: int
     cases: Sequence[Case]
     members: Sequence[Member]
     errors: Sequence[str]
+    kept: Sequence[Kept] = ()
 
 
 def seats(placements: Sequence[Placement], transports: Mapping[str, type[Transport]], first_id: int) -> list[Seat]:
@@ -88,10 +92,17 @@ def seats(placements: Sequence[Placement], transports: Mapping[str, type[Transpo
 
 
 async def run(
-    job: Job, members: Sequence[Seat], calls: Mapping[str, Call], options: Options, *observers: Observer
+    job: Job,
+    members: Sequence[Seat],
+    calls: Mapping[str, Call],
+    options: Options,
+    *observers: Observer,
+    finished: Callable[[Outcome], None] | None = None,
 ) -> Outcome:
     """Run a job to its end; cancelled, it closes every console first.
 
+    :param finished: told the outcome once it has been written. Consoles that are kept and are programs of ours are then
+        held until this is cancelled, which does no more than end that.
     :raises UserError: the output directory is none.
     :raises OutputError: it cannot be written.
     :raises CoordinatorError: nobody answers where the coordinator should be.
@@ -120,21 +131,30 @@ async def run(
             hosts=hosts,
             output=options.output,
             log_limit=options.log_limit,
+            keep=options.keep,
             nonce=nonce,
         )
         for seat in members
     ]
     record.note("started", job_name=job.name, group=meeting.name, members=[str(member) for member in everybody])
     try:
-        await _run_all(runs, job.timeouts.job)
-        outcome = _outcome(runs, everybody, record)
-        record.note("ended", status=outcome.status)
+        try:
+            await _run_all(runs, job.timeouts.job)
+            outcome = _outcome(runs, everybody, record)
+            record.note("ended", status=outcome.status)
+        finally:
+            meeting.close()
+            with contextlib.ExitStack() as stack:
+                stack.callback(record.close)
+                write(options.output, [case for run in runs for case in run.results.cases])
+        if finished is not None:
+            finished(outcome)
+        if any(kept.held for kept in outcome.kept):
+            with contextlib.suppress(asyncio.CancelledError):  # so a person says that it is enough
+                await asyncio.get_running_loop().create_future()
         return outcome
     finally:
-        meeting.close()
-        with contextlib.ExitStack() as stack:
-            stack.callback(record.close)
-            write(options.output, [case for run in runs for case in run.results.cases])
+        await asyncio.gather(*(run.finish() for run in runs if run.kept is not None and run.kept.held))
 
 
 async def _meet(job: Job, nonce: str, members: Sequence[Member], options: Options, record: Record) -> Meeting:
@@ -197,4 +217,4 @@ def _outcome(runs: Sequence[MemberRun], members: Sequence[Member], record: Recor
         status = FAILED
     else:
         status = PASSED
-    return Outcome(status, cases, members, errors)
+    return Outcome(status, cases, members, errors, [run.kept for run in runs if run.kept is not None])

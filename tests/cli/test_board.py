@@ -57,6 +57,10 @@ class Board:
             except BlockingIOError:
                 threading.Event().wait(0.01)
 
+    def types(self, text: bytes) -> None:
+        """Type at the board's own keyboard, beside the line."""
+        os.write(self._shell, text)
+
     def close(self) -> None:
         os.killpg(os.tcgetpgrp(self._shell), signal.SIGKILL)  # a test that did not end, else the shell itself
         os.kill(self._pid, signal.SIGKILL)

@@ -82,7 +82,12 @@ def test_the_output_directory(multinode: Multinode, write: Write) -> None:
     ] * len(ran.results)
     suites = {suite.get("name") for suite in ElementTree.parse(ran.output / "results.xml").getroot()}
     assert suites == {"70.a.0_a", "70.a.lava", "71.b.0_b", "71.b.lava"}
-    assert sorted(path.name for path in (ran.output / "consoles").iterdir()) == ["70.log", "71.log"]
+    assert sorted(path.name for path in (ran.output / "consoles").iterdir()) == [
+        "70.cast",
+        "70.log",
+        "71.cast",
+        "71.log",
+    ]
     events = [json.loads(line) for line in (ran.output / "events.jsonl").read_text().splitlines()]
     assert events[0]["event"] == "started"
     assert events[-1] | {"time": "", "elapsed": 0} == {"time": "", "elapsed": 0, "event": "ended", "status": 0}
@@ -148,9 +153,10 @@ def test_a_console_that_floods_fills_its_log_to_the_limit_only(multinode: Multin
     assert ran.status == 0
     assert ran.result(1, "0_a", "after") == "pass"
     log = ran.output / "consoles" / "1.log"
-    assert ran.err == (
-        f"multinode: local-1: {log} has reached its limit of 102400 bytes, and ends there; see --log-limit\n"
-    )
+    assert sorted(ran.err.splitlines()) == [
+        f"multinode: local-1: {path} has reached its limit of 102400 bytes, and ends there; see --log-limit"
+        for path in (log.with_suffix(".cast"), log)
+    ]
     assert 102_400 < log.stat().st_size < 102_500
 
 

@@ -8,8 +8,11 @@ import os
 import re
 import socket
 import struct
+import subprocess
+import sys
 import termios
 import threading
+import tty
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,8 @@ from dispatcher.errors import ConsoleClosed, ConsoleError, UserError
 
 
 def transport(port: str, **options: Any) -> SerialTransport:
-    return SerialTransport("board", {"serial": port, **options})
+    """A port whose loss is its end, unless a test says otherwise."""
+    return SerialTransport("board", {"serial": port, "reconnect": 0, **options})
 
 
 class Wire:
@@ -102,7 +106,12 @@ def pattern(text: bytes) -> list[re.Pattern[bytes]]:
         ({"dtr": "low"}, "board: dtr 'low' is neither true nor false"),
         ({"rts": 0}, "board: rts 0 is neither true nor false"),
         ({"hupcl": "no"}, "board: hupcl 'no' is neither true nor false"),
+        ({"dsrdtr": "on"}, "board: dsrdtr 'on' is neither true nor false"),
+        ({"exclusive": 1}, "board: exclusive 1 is neither true nor false"),
+        ({"reconnect": "1.5"}, "board: reconnect '1.5' is not a number of seconds"),
+        ({"reconnect": -1}, "board: reconnect -1 is not a number of seconds"),
         ({"serial": "loop://", "hupcl": True}, "board: hupcl cannot be set on loop://"),
+        ({"serial": "loop://", "exclusive": True}, "board: exclusive cannot be set on loop://"),
     ],
 )
 def test_an_option_that_cannot_be_meant_is_refused(options: dict[str, Any], message: str) -> None:
@@ -111,8 +120,9 @@ def test_an_option_that_cannot_be_meant_is_refused(options: dict[str, Any], mess
     assert str(raised.value).startswith(message)
 
 
-def test_every_option_is_explained() -> None:
-    assert list(SerialTransport.OPTIONS) == ["serial", "baudrate", "rtscts", "xonxoff", "dtr", "rts", "hupcl"]
+def test_a_link_below_dev_serial_is_the_same_line(tmp_path: Path) -> None:
+    (tmp_path / "by-id").symlink_to("/dev/null")
+    assert transport(str(tmp_path / "by-id")).line() == transport("/dev/null").line() == "/dev/null"
 
 
 # --- a path ----------------------------------------------------------------------------------------------------
@@ -189,12 +199,71 @@ def test_nothing_to_read_is_not_the_end(wire: Wire) -> None:
     run(test())
 
 
-def test_a_port_that_another_has_is_refused(wire: Wire) -> None:
+def test_a_port_that_is_open_already_is_refused(wire: Wire) -> None:
     async def test() -> None:
         async with opened(transport(wire.path)):
             with pytest.raises(ConsoleError, match=f"^board: cannot open {wire.path}: another program uses it\n"):
                 async with opened(transport(wire.path)):
                     pass
+
+    run(test())
+
+
+_HOLD = (
+    "import fcntl,sys,time; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); time.sleep(600)"
+)
+
+
+def test_who_has_locked_a_port_is_named(wire: Wire) -> None:
+    other = subprocess.Popen([sys.executable, "-c", _HOLD, wire.path], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        other.stdout.readline()
+
+        async def test() -> None:
+            with pytest.raises(ConsoleError) as raised:
+                async with opened(transport(wire.path)):
+                    pass
+            taken = f"board: cannot open {wire.path}: process {other.pid} ({sys.executable} -c import fcntl"
+            assert str(raised.value).startswith(taken)
+            assert " uses it\n  close that one first" in str(raised.value)
+            async with opened(transport(wire.path, exclusive=False)):
+                pass
+
+        run(test())
+    finally:
+        other.kill()
+        other.communicate()
+
+
+def test_who_reads_a_port_without_a_lock_is_found(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that read a line get half of it each; on a pty nobody minds, so it is taken for a UART here."""
+    monkeypatch.setattr("dispatcher.console.serial.is_simulated", lambda _path: False)
+    reader = subprocess.Popen(["cat", wire.path], stdout=subprocess.PIPE)
+    try:
+        os.write(wire.master, b"up\n")
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"up\n"
+
+        async def test() -> None:
+            with pytest.raises(ConsoleError, match=rf"process {reader.pid} \(cat {wire.path}\) uses it\n"):
+                async with opened(transport(wire.path)):
+                    pass
+
+        run(test())
+    finally:
+        reader.kill()
+        reader.communicate()
+
+
+def test_what_came_before_a_port_was_opened_is_read(wire: Wire) -> None:
+    """QEMU's pty holds what its guest said; a line that was lost for a while, what came since."""
+    tty.setraw(wire.master)
+    os.write(wire.master, b"SeaBIOS")
+
+    async def test() -> None:
+        async with opened(transport(wire.path)) as console:
+            await console.expect(pattern(b"SeaBIOS"), soon())
 
     run(test())
 
@@ -414,7 +483,8 @@ def test_a_relay_that_nobody_reads_is_closed_all_the_same(listener: socket.socke
 
 @pytest.mark.filterwarnings("ignore:set(Daemon|Name)")  # pyserial 3.5 uses what Python 3.10 deprecated
 def test_a_port_behind_rfc2217(listener: socket.socket) -> None:
-    """pyserial's own server, with a looped port behind it."""
+    """pyserial's own server, with a looped port behind it; nobody asks it to move DTR or RTS."""
+    asked = bytearray()
 
     def serve() -> None:
         listener.setblocking(True)
@@ -427,6 +497,7 @@ def test_a_port_behind_rfc2217(listener: socket.socket) -> None:
         manager = serial.rfc2217.PortManager(port, Connection())
         with contextlib.closing(connection), contextlib.suppress(OSError):
             while data := connection.recv(1024):
+                asked.extend(data)
                 port.write(b"".join(manager.filter(data)))
                 if echo := port.read(port.in_waiting):
                     connection.sendall(b"".join(manager.escape(echo)))
@@ -441,3 +512,10 @@ def test_a_port_behind_rfc2217(listener: socket.socket) -> None:
     server.start()
     run(test())
     server.join()
+    settings = re.findall(rb"\xff\xfa\x2c(.)", asked, re.DOTALL)  # RFC 2217: IAC SB COM-PORT-OPTION
+    assert serial.rfc2217.SET_BAUDRATE in settings
+    controls = re.findall(rb"\xff\xfa\x2c\x05(.)", asked, re.DOTALL)
+    moved = {
+        getattr(serial.rfc2217, f"SET_CONTROL_{line}_{level}") for line in ("DTR", "RTS") for level in ("ON", "OFF")
+    }
+    assert moved.isdisjoint(controls)

@@ -42,13 +42,13 @@ def test_a_full_disk_is_told() -> None:
 
 def test_what_the_file_takes_in_parts_is_written_whole(tmp_path: Path) -> None:
     transcript = Transcript(tmp_path / "1.log")
-    whole = transcript._file
+    whole = transcript._log._file
 
     class Reluctant:
         def write(self, data: memoryview) -> int:
             return whole.write(data[:3])
 
-    transcript._file = Reluctant()  # type: ignore[assignment]
+    transcript._log._file = Reluctant()  # type: ignore[assignment]
     transcript.write(b"0123456789")
     whole.close()
     assert transcript.path.read_bytes() == b"0123456789"
@@ -56,15 +56,15 @@ def test_what_the_file_takes_in_parts_is_written_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sizes", [(30,), (10, 20), (20, 5, 5), (29, 1)])
 def test_what_comes_after_the_limit_is_not_kept_and_told_once(sizes: tuple[int, ...], tmp_path: Path) -> None:
-    told: list[int] = []
-    transcript = Transcript(tmp_path / "log", limit=20, full=lambda: told.append(1))
+    told: list[Path] = []
+    transcript = Transcript(tmp_path / "log", limit=20, full=told.append)
     for size in sizes:
         transcript.write(b"x" * size)
     transcript.write(b"more")
     transcript.close()
     end = b"\n[multinode: this log has reached its limit and ends here]\n"
     assert (tmp_path / "log").read_bytes() == b"x" * 20 + end
-    assert told == [1]
+    assert told == [tmp_path / "log"]
 
 
 def test_a_log_that_just_fits_its_limit_is_whole(tmp_path: Path) -> None:

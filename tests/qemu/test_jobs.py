@@ -49,3 +49,41 @@ def test_an_example_of_the_page_passes(example: str, guest: recipe.Guest, tmp_pa
     assert {case["metadata"]["device"] for case in results} == {f"guest-{n + 1}" for n in range(MEMBERS[example])}
     log = (output / "consoles" / "1.log").read_bytes()
     assert re.search(rb"<MN2 [0-9a-f]{12} 1/1 RUNNER EXIT [0-9.]+>\r\n", log), "the bytes of the UART, as they came"
+
+
+REBOOT = """\
+job_name: reboot
+timeouts: {job: {minutes: 5}, action: {minutes: 4}}
+protocols: {lava-multinode: {roles: {a: {device_type: board, count: 1}, b: {device_type: shell, count: 1}}}}
+actions:
+- test:
+    role: a
+    definitions: [{name: a, from: inline, repository: {run: {steps: [lava-sync start, reboot -f]}}}]
+- test:
+    role: b
+    definitions: [{name: b, from: inline, repository: {run: {steps: [lava-sync start, lava-wait never]}}}]
+"""
+
+
+def test_a_guest_that_reboots_in_the_middle_of_a_test_is_noticed(guest: recipe.Guest, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(REBOOT)
+    command = recipe.qemu_command(guest, loglevel=7).replace(" -no-reboot", "")
+    board = {"device_type": "board", "console": {"command": command}, "prompts": [recipe.PROMPT]}
+    devices = {"guest": board, "local": {"device_type": "shell", "console": {"command": "sh"}}}
+    (tmp_path / "devices.yaml").write_text(yaml.safe_dump({"devices": devices}, width=1000))
+    ran = subprocess.run(
+        [sys.executable, "-m", "dispatcher.cli.main", "run", tmp_path / "job.yaml", "--output", tmp_path / "output"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert ran.returncode == 3, ran.stdout + ran.stderr
+    why = "guest: the device has rebooted in the middle of a test: it answers with '/ #'"
+    assert why in ran.stderr
+    (wait,) = [
+        case
+        for case in yaml.safe_load((tmp_path / "output/results.yaml").read_text())
+        if case["name"] == "multinode-wait-never"
+    ]
+    assert wait["result"] == "fail"
+    assert why in wait["metadata"]["reason"]

@@ -1,0 +1,81 @@
+"""Who else has a line open: the process, for the message that a console is taken."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+_LOCK_FOLDERS: Final = ("/run/lock", "/var/lock")
+"""Where programs note that they use a line: ``LCK..NAME`` with their process number (FHS 3.0, 5.9)."""
+
+_MEMORY: Final = 1
+"""The major number of ``/dev/null`` and its like, which anybody may share (Linux, devices.txt)."""
+
+_PSEUDO_TERMINALS: Final = range(136, 144)
+"""Those of a pty's slaves (ibidem)."""
+
+_SHOWN: Final = 100
+
+
+def holder(path: str) -> str | None:
+    """The process that has a line open or locked, as ``process 123 (picocom /dev/ttyUSB0)``; None: none is known.
+
+    This process is not meant. Those of other users are known by their lock files alone, unless root asks.
+    """
+    real = os.path.realpath(path)
+    try:
+        device = os.stat(real).st_rdev
+    except OSError:
+        return None
+    if os.major(device) == _MEMORY:
+        return None
+    own = os.getpid()
+    for pid in (*_openers(real, device), *_lockers(real)):
+        if pid != own and (command := _command(pid)) is not None:
+            return f"process {pid} ({command})"
+    return None
+
+
+def is_simulated(path: str) -> bool:
+    """Whether a line is a pty: simulators hold theirs open at this end too, lest it hang up, and read none of it."""
+    try:
+        return os.major(os.stat(path).st_rdev) in _PSEUDO_TERMINALS
+    except OSError:
+        return False
+
+
+def _openers(path: str, device: int) -> Iterator[int]:
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if any(_is(f"/proc/{pid}/fd/{number}", path, device) for number in os.listdir(f"/proc/{pid}/fd")):
+                yield int(pid)
+
+
+def _is(link: str, path: str, device: int) -> bool:
+    with contextlib.suppress(OSError):  # closed meanwhile
+        if os.readlink(link) != path:
+            return False
+        # The name alone proves nothing: a container has terminals of its own.
+        found = os.stat(link)
+        return stat.S_ISCHR(found.st_mode) and found.st_rdev == device
+    return False
+
+
+def _lockers(path: str) -> Iterator[int]:
+    for folder in _LOCK_FOLDERS:
+        with contextlib.suppress(OSError, ValueError):
+            yield int((Path(folder) / f"LCK..{Path(path).name}").read_text().split()[0])
+
+
+def _command(pid: int) -> str | None:
+    """A process's command line, shortened; None where it does not run."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        text = b" ".join(words).decode(errors="replace").strip() or Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return None
+    return "".join(character if character.isprintable() else "." for character in text)[:_SHOWN]

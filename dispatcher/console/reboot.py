@@ -1,0 +1,89 @@
+"""Notices that a device shows a prompt where its test should be running: it has rebooted, or somebody ended the test.
+
+What is printed proves nothing, a test may print a boot's log or a prompt. So a prompt that is followed by silence is
+asked: an empty line makes a shell and a login show their prompt again, and a test, or a call that waits, nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from dispatcher.console.connection import SEARCH_WINDOW, Console, plain_text
+from dispatcher.errors import ConsoleClosed, DeviceRebooted
+
+QUIET: Final = 2.0
+"""Seconds of silence after a prompt before it is asked, and between two answers."""
+
+ANSWER: Final = 10.0
+"""Seconds that a prompt has to answer; one that does not was none."""
+
+QUESTIONS: Final = 2
+"""How many empty lines a prompt has to answer, each, to be believed."""
+
+_LOGIN: Final = rb"(?:^|\s)login: ?$"
+_BOOT: Final = re.compile(rb"(?:^|[\n\]] ?)Linux version [0-9]")
+
+
+class RebootWatch:
+    """Listens while a test runs, from the first :meth:`hear` to :meth:`cancel`; ends the console with
+    :class:`~dispatcher.errors.DeviceRebooted`.
+
+    :param prompts: regular expressions of what the device shows when it has booted.
+    """
+
+    def __init__(self, console: Console, prompts: Sequence[str]) -> None:
+        self._console = console
+        self._prompts = [re.compile(prompt.encode()) for prompt in prompts] + [re.compile(_LOGIN)]
+        self._tail = b""
+        self._booted = False
+        self._asked = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._typing: asyncio.Task[None] | None = None
+
+    def hear(self, data: bytes) -> None:
+        """Take what the console said. Never waits."""
+        self._tail = (self._tail + data)[-SEARCH_WINDOW:]
+        self._booted = self._booted or _BOOT.search(self._tail) is not None
+        self._later(QUIET, self._look)
+
+    def cancel(self) -> None:
+        """Ask nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._typing is not None:
+            self._typing.cancel()
+
+    def _later(self, seconds: float, act: Callable[[], None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, act)
+
+    def _look(self) -> None:
+        """It has been quiet for a while."""
+        line = plain_text(self._tail).rpartition(b"\n")[2]
+        if not line.strip() or not any(prompt.search(line) for prompt in self._prompts):
+            self._asked = 0
+        elif self._asked < QUESTIONS:
+            self._ask()
+        else:
+            rebooted, ended = "the device has rebooted in the middle of a test", "the test on the device has been ended"
+            what = rebooted if self._booted else ended
+            shown = line.decode(errors="replace").strip()
+            self._console.fail(DeviceRebooted(f"{what}: it answers with {shown!r}", where=self._console.name))
+
+    def _ask(self) -> None:
+        self._asked += 1
+        self._tail = b""
+        self._typing = asyncio.get_running_loop().create_task(self._type())
+        self._later(ANSWER, self._unanswered)
+
+    async def _type(self) -> None:
+        with contextlib.suppress(ConsoleClosed):  # whoever runs the test is told by the console itself
+            await self._console.send(b"\n")
+
+    def _unanswered(self) -> None:
+        self._asked = 0

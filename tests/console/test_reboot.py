@@ -1,0 +1,86 @@
+"""A device that reboots in the middle of a test: noticed, believed only once a prompt answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+from console_harness import PairTransport, now, opened, run
+
+from dispatcher.console.connection import Console
+from dispatcher.console.reboot import ANSWER, QUIET, RebootWatch
+
+BOOT = b"[    0.000000] Linux version 6.1.0-28-arm64 (gcc-12)\r\n[    1.9] random: crng init done\r\n"
+
+
+@contextlib.asynccontextmanager
+async def watched(*prompts: str) -> AsyncIterator[tuple[PairTransport, Console]]:
+    transport = PairTransport()
+    async with opened(transport) as console:
+        watch = RebootWatch(console, prompts)
+        console.listen(watch.hear)
+        try:
+            yield transport, console
+        finally:
+            watch.cancel()
+            transport.far.close()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "shown"),
+    [
+        (b"board login: ", "'board login:'"),
+        (b"\x1b[?2004hroot@board:~# ", "'root@board:~#'"),
+        (b"panda# ", "'panda#'"),
+    ],
+)
+def test_a_prompt_that_answers_twice_is_believed(prompt: bytes, shown: str) -> None:
+    async def test() -> None:
+        async with watched("root@board:", "panda# $") as (device, console):
+            await device.say(BOOT + b"\r\n" + prompt)
+            for _question in range(2):
+                assert await device.hear_line() == b"\n"
+                await device.say(b"\r\n" + prompt)
+            why = f"board: the device has rebooted in the middle of a test: it answers with {shown}"
+            assert str(await console.ended()) == why
+
+    run(test(), jumping=True)
+
+
+@pytest.mark.parametrize("answers", [[], [b"\r\n"], [b"\r\nboard login: "], [b"\r\nboard login: ", b"\r\n"]])
+def test_a_test_that_prints_the_same_is_not_disturbed_for_long(answers: list[bytes]) -> None:
+    """dmesg prints a boot, and what ends in a prompt may be a question of the test."""
+
+    async def test() -> None:
+        async with watched() as (device, console):
+            await device.say(BOOT + b"board login: ")
+            assert await device.hear_line() == b"\n"
+            for answer in answers:
+                await device.say(answer)
+                if b"login" in answer:
+                    assert await device.hear_line() == b"\n"
+            ended = asyncio.ensure_future(console.ended())
+            done, _ = await asyncio.wait([ended], timeout=10 * (QUIET + ANSWER))
+            ended.cancel()
+            assert not done
+            with pytest.raises(BlockingIOError):
+                device.far.recv(1)
+
+    run(test(), jumping=True)
+
+
+def test_output_that_goes_on_is_not_asked() -> None:
+    async def test() -> None:
+        async with watched("board# ") as (device, _console):
+            until = now() + 20 * QUIET
+            while now() < until:
+                await device.say(b"board# ")
+                await asyncio.sleep(QUIET / 2)
+            await device.say(b"\r\nthe test goes on\r\n")
+            await asyncio.sleep(10 * QUIET)
+            with pytest.raises(BlockingIOError):
+                device.far.recv(1)
+
+    run(test(), jumping=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shlex
@@ -15,7 +16,7 @@ import pexpect
 from pexpect.spawnbase import SpawnBase
 
 from dispatcher.console.connection import INTERRUPT
-from dispatcher.console.processes import Family
+from dispatcher.console.processes import KILL_GRACE, Family
 from dispatcher.console.transport import Option, Transport
 from dispatcher.errors import ConsoleError, UserError
 
@@ -147,14 +148,27 @@ class CommandTransport(Transport):
             os.close(self._end_descriptor)
             self._end_descriptor = None
         await self._family.end()
-        _reap(self._family.session)
+        await _reap(self._family.session)
         process.terminated = child.terminated = True
         self._forget()
 
 
-def _reap(pid: int) -> None:
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+async def _reap(pid: int) -> None:
+    """Have the kernel forget a child that has ended.
+
+    The first thread of a program is a zombie before the others have gone, and cannot be waited for until then.
+    """
+    for _ in range(int(KILL_GRACE / _POLL)):
+        if _reaped(pid):
+            return
+        await asyncio.sleep(_POLL)
+
+
+def _reaped(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG) != (0, 0)
+    except ChildProcessError:
+        return True
 
 
 def _default_signals() -> None:

@@ -6,9 +6,8 @@ import argparse
 from dataclasses import replace
 
 from dispatcher.cli.elsewhere import tls
-from dispatcher.cli.run import execute, load_plugins, place, read_files
+from dispatcher.cli.run import execute, load_plugins, options_of, place, read_files
 from dispatcher.errors import UsageError
-from dispatcher.job import runner
 from dispatcher.job.meeting import Elsewhere
 
 
@@ -23,5 +22,4 @@ def command(arguments: argparse.Namespace) -> int:
     placements = place(replace(job, roles=(replace(roles[0], count=1),)), devices)
     size = sum(role.count for role in job.roles)
     elsewhere = Elsewhere(arguments.coordinator, size, arguments.group, arguments.token, tls(arguments))
-    options = runner.Options(arguments.output, arguments.job_id, elsewhere=elsewhere)
-    return execute(job, placements, plugins, options, verbose=arguments.verbose)
+    return execute(job, placements, plugins, options_of(arguments, elsewhere), verbose=arguments.verbose)

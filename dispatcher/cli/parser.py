@@ -26,9 +26,6 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     command.add_argument("job", type=Path, metavar="JOB", help="the job file")
     _add_devices(command)
     _add_run_options(command, default_output="multinode-output")
-    command.add_argument(
-        "--keep", action="store_true", help="leave the shells of members that fail open, and say where"
-    )
     command.add_argument("--job-id", type=_job_id, metavar="N", default=1, help="the first member's id (default: 1)")
     _add_grace(command)
     elsewhere.add_options(command, default=None, note="one in this process")
@@ -87,6 +84,16 @@ def _add_run_options(command: argparse.ArgumentParser, default_output: str) -> N
         help="results and logs (default: %(default)s)",
     )
     command.add_argument("-v", "--verbose", action="store_true", help="show what the tests print, too")
+    command.add_argument(
+        "--keep", action="store_true", help="leave the shells of members that fail open, and say where"
+    )
+    command.add_argument(
+        "--log-limit",
+        type=_size,
+        metavar="SIZE|none",
+        default=LOG_LIMIT,
+        help="how much of each console is kept, such as 200M (default: 1G)",
+    )
 
 
 def _add_grace(command: argparse.ArgumentParser) -> None:
@@ -96,14 +103,6 @@ def _add_grace(command: argparse.ArgumentParser) -> None:
         metavar="SECONDS|never",
         default=GRACE,
         help="when the waits of members that can only wait for each other fail (default: %(default)g)",
-    )
-
-    command.add_argument(
-        "--log-limit",
-        type=_size,
-        metavar="SIZE|none",
-        default=LOG_LIMIT,
-        help="how much of each console is kept, such as 200M (default: 1G)",
     )
 
 

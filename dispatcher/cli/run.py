@@ -12,6 +12,7 @@ from pathlib import Path
 from dispatcher.cli.elsewhere import tls
 from dispatcher.cli.render import Live, summary
 from dispatcher.cli.signals import until_signal
+from dispatcher.coordinator.live import GRACE
 from dispatcher.errors import FileError
 from dispatcher.job import helpers, runner
 from dispatcher.job.definition import Job, load_job, resolve_job
@@ -28,15 +29,22 @@ def command(arguments: argparse.Namespace) -> int:
     job, placements = read(arguments.job, arguments.devices, plugins)
     there = arguments.coordinator
     elsewhere = there and Elsewhere(there, len(placements), token=arguments.token, tls=tls(arguments))
-    options = runner.Options(
+    options = options_of(arguments, elsewhere, grace=arguments.stuck_grace)
+    return execute(job, placements, plugins, options, verbose=arguments.verbose)
+
+
+def options_of(
+    arguments: argparse.Namespace, elsewhere: Elsewhere | None, *, grace: float | None = GRACE
+) -> runner.Options:
+    """The options of a run, as whoever runs members of a group has them on the command line."""
+    return runner.Options(
         arguments.output,
         arguments.job_id,
-        arguments.stuck_grace,
+        grace,
         arguments.log_limit,
         elsewhere=elsewhere,
         keep=arguments.keep,
     )
-    return execute(job, placements, plugins, options, verbose=arguments.verbose)
 
 
 def load_plugins() -> Plugins:

@@ -12,6 +12,7 @@ from dispatcher.group.events import Member
 from dispatcher.job.record import RunEvent
 from dispatcher.job.results import JOB_SUITE
 from dispatcher.job.runner import Outcome
+from dispatcher.job.session import is_ours
 
 _COLOURS = (36, 33, 35, 32, 34)
 _RED, _GREEN, _DIM, _BOLD = 31, 32, 2, 1
@@ -40,8 +41,8 @@ class Live:
             return
         who = f"{event.member.id} {event.member.role}" if event.member else ""
         colour = self._colour.get(event.member.role, 0) if event.member else 0
-        line = f"{event.elapsed:8.2f}s  {self._paint(who.ljust(self._width), colour)}  {text}"
-        print(line, file=self._stream, flush=True)
+        begin = f"{event.elapsed:8.2f}s  {self._paint(who.ljust(self._width), colour)}  "
+        print("\n".join(begin + line for line in text.split("\n")), file=self._stream, flush=True)
 
     # Each method below is named after a kind of event and gives its text, or None for nothing to show.
 
@@ -98,10 +99,10 @@ class Live:
         return f"{data['suite']} {data['name']}: {self._paint(data['result'], colour)}{measured}"
 
     def _output(self, data: dict[str, Any]) -> str | None:
-        text = data["text"]
-        if not self._verbose or "<LAVA_" in text or "<MN2 " in text or text.startswith("+ "):
+        if not self._verbose:
             return None
-        return f"| {text}"
+        shown = [f"| {line}" for line in data["lines"] if not is_ours(line)]
+        return "\n".join(shown) or None
 
     def _damage(self, data: dict[str, Any]) -> str:
         return self._paint(f"a damaged marker was not believed, {data['reason']}: {data['text']}", _RED)

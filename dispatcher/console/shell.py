@@ -26,6 +26,7 @@ from typing import Final
 
 from dispatcher.console.connection import INTERRUPT, Console, Listener
 from dispatcher.errors import ConsoleError, ConsoleTimeout, InstallError, MultinodeError
+from dispatcher.framing.window import begun
 
 LINE_LIMIT: Final = 900
 """Bytes of a command. Sent twice in a line it fits a canonical tty, which keeps 4095."""
@@ -320,7 +321,7 @@ class _Test:
         while data and self.answer is None:
             start = data.find(self._key)
             if start < 0:
-                start = len(data) - _overlap(data, self._key)
+                start = len(data) - begun(data, self._key)
                 self._hand_on(data[:start])
                 self._held = data[start:]
                 return
@@ -352,11 +353,6 @@ class _Test:
             self.begun, self.missed = True, False
             if report.status != "+":
                 self.answer = Answer(int(report.status), report.value)
-
-
-def _overlap(data: bytes, key: bytes) -> int:
-    """How many bytes at the end of some data may be the key's beginning."""
-    return next((size for size in range(len(key) - 1, 0, -1) if data.endswith(key[:size])), 0)
 
 
 def _patience(line: bytes) -> float:

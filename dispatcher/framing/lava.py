@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from dispatcher.errors import CallRefused
 from dispatcher.framing import grammar
 from dispatcher.framing.events import Damage, Event, InstallFailed, Request, RunnerExit, Signal
+from dispatcher.framing.window import begun
 
 _HEAD = re.compile(
     b"(?P<call>" + re.escape(grammar.CALL_HEAD) + b")|(?P<signal>" + re.escape(grammar.SIGNAL_HEAD) + b")"
@@ -130,7 +131,7 @@ class Decoder:
             line += taken
             if not line.startswith(_OPENING):
                 found = line.find(_OPENING, max(0, self._searched - len(_OPENING)))
-                self._drop(found if found >= 0 else _before_partial_opening(line))
+                self._drop(found if found >= 0 else len(line) - begun(line, _OPENING))
             self._searched = len(line)
             if len(line) > grammar.LINE_LIMIT:
                 self._overflow(events)
@@ -149,7 +150,7 @@ class Decoder:
         last = line.rfind(_OPENING, 1)
         if line.endswith(_CALL_OPENING, 0, max(last, 0)):
             last -= len(_CALL_OPENING)  # it stands inside the head of a call
-        self._drop(last if last > 0 else _before_partial_opening(line, 1))
+        self._drop(last if last > 0 else len(line) - begun(line, _OPENING, at_least=1))
         self._searched = len(line)
 
     def _drop(self, count: int) -> None:
@@ -239,14 +240,6 @@ def _arguments(name: bytes, params: bytes) -> tuple[str, ...]:
 
 def _damage(reason: str, quoted: bytes | bytearray, offset: int) -> Damage:
     return Damage(reason, text(bytes(quoted[:_QUOTED_BYTES])), offset)
-
-
-def _before_partial_opening(line: bytearray, at_least: int = 0) -> int:
-    """How many bytes of a line come before a beginning of an opening at its very end."""
-    for length in range(min(len(_OPENING) - 1, len(line) - at_least), 0, -1):
-        if line.endswith(_OPENING[:length]):
-            return len(line) - length
-    return len(line)
 
 
 # --- replies -------------------------------------------------------------------------------------------------

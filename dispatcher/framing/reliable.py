@@ -22,6 +22,7 @@ from typing import Final
 from dispatcher.framing import grammar
 from dispatcher.framing.events import Damage
 from dispatcher.framing.lava import raw, text
+from dispatcher.framing.window import begun
 
 # --- sums --------------------------------------------------------------------------------------------------------
 
@@ -100,7 +101,7 @@ class UpDecoder:
             quoted = text(window[position : end + 1 if end >= 0 else stop][:80])
             events.append(frame or Damage("its sums do not fit", quoted, offset))
             position = following
-        keep = position if position >= 0 else _before_partial_head(window)
+        keep = position if position >= 0 else len(window) - begun(window, grammar.UP_HEAD)
         self._offset += keep
         self._kept = window[keep:]
         return events
@@ -111,13 +112,6 @@ class UpDecoder:
             return []
         quoted, self._kept = text(self._kept[:80]), b""
         return [Damage("the recording ends in it", quoted, self._offset)]
-
-
-def _before_partial_head(window: bytes) -> int:
-    for length in range(min(len(grammar.UP_HEAD) - 1, len(window)), 0, -1):
-        if window.endswith(grammar.UP_HEAD[:length]):
-            return len(window) - length
-    return len(window)
 
 
 # --- messages ----------------------------------------------------------------------------------------------------

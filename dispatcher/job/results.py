@@ -216,9 +216,14 @@ class MemberResults:
         self.add(self.suite, name, result, reference=reference)
         return None
 
+    @property
+    def reads_output(self) -> bool:
+        """Whether results are looked for in what the test prints now."""
+        return self.suite in self._patterns
+
     def is_result(self, line: str) -> bool:
         """Whether a line of the test's output is a result to its definition's ``parse: pattern``."""
-        return self.suite in self._patterns and self._patterns[self.suite].search(line) is not None
+        return self.reads_output and self._patterns[self.suite].search(line) is not None
 
     def output(self, line: str) -> str | None:
         """Record what such a line tells. What is wrong with it, or None."""
@@ -302,5 +307,7 @@ def _junit_case(suite: ElementTree.Element, class_name: str, case: Case) -> None
 
 def printable(string: str) -> str:
     """Text that any file may hold: bytes that were no UTF-8, and control characters, as backslash escapes."""
+    if string.isprintable():
+        return string
     readable = string.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in readable)

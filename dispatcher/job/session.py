@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from dispatcher.console.connection import Console
@@ -28,7 +28,13 @@ KEPT_LIMIT = 100_000
 """Calls and results of one test action that are kept; each takes about 1 KB. What a device makes beyond is refused."""
 
 OUTPUT_LINE_LIMIT = 1000
-"""Bytes of one line of a console's output that are shown; the transcript has all of them."""
+"""Characters of one line of a console's output that are shown; the transcript has all of them."""
+
+DAMAGE_LIMIT = 1000
+"""Damaged markers of one test action that are told one by one; a line that is worse than that is told by a number."""
+
+_UNHEARD_LIMIT = 4096
+"""Bytes that may wait for the end of a line or a marker before they are looked at."""
 
 Note = Callable[..., None]
 """Records an event of this member: its kind, then data by name."""
@@ -66,14 +72,15 @@ class TestSession:
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._conversation = Conversation()
-        self._output = bytearray()
+        self._unheard = bytearray()
+        self._output = b""
         self._last_words = ""
         self._ordering = asyncio.Lock()
         self._waiting: set[asyncio.Task[None]] = set()
         self._in_order: set[asyncio.Task[None]] = set()
         self._typist = Typist(console)
         self._timer: asyncio.TimerHandle | None = None
-        self._kept = 0
+        self._kept = self._damaged = 0
         self._over: str | None = None
         self._device = console.name
         self._raised: asyncio.Future[str] = self._loop.create_future()
@@ -95,6 +102,16 @@ class TestSession:
 
     def hear(self, data: bytes) -> None:
         """Take what the console said. Never waits."""
+        # A UART gives a few bytes at a time, and most of them end nothing.
+        if b"\n" not in data and b">" not in data and len(self._unheard) < _UNHEARD_LIMIT:
+            self._unheard += data
+            return
+        if self._unheard:
+            data = bytes(self._unheard) + data
+            self._unheard.clear()
+        self._hear(data)
+
+    def _hear(self, data: bytes) -> None:
         self._show(data)
         heard, repeats = self._conversation.heard, self._conversation.repeats
         for event in self._conversation.hear(data, self._loop.time()):
@@ -111,8 +128,12 @@ class TestSession:
 
         :param expected: the suites that this test action should have run.
         """
+        self._hear(bytes(self._unheard))
+        self._unheard.clear()
         for event in self._conversation.finish(self._loop.time()):
             self._act(event)
+        if self._damaged > DAMAGE_LIMIT:
+            self._note("damage", reason=f"{self._damaged} in all, and so were others", text="", offset=0)
         if self._in_order:
             await asyncio.wait(self._in_order)
         for task in self._waiting:
@@ -144,9 +165,9 @@ class TestSession:
         """Type what the conversation has to say, and come back when it has more."""
         self._typist.say(self._conversation.typed)
         self._conversation.typed.clear()
+        due = self._conversation.due()
         if self._timer is not None:
             self._timer.cancel()
-        due = self._conversation.due()
         self._timer = None if due is None else self._loop.call_at(due, self._tick)
 
     def _tick(self) -> None:
@@ -156,20 +177,20 @@ class TestSession:
     # --- output --------------------------------------------------------------------------------------------
 
     def _show(self, data: bytes) -> None:
-        self._output += data
-        *lines, rest = self._output.split(b"\n")
-        self._output = rest[:OUTPUT_LINE_LIMIT]
-        for line in lines:
-            if text := line[:OUTPUT_LINE_LIMIT].strip(b"\r"):
-                shown = printable(lava.text(bytes(text)))
-                self._note("output", text=shown)
-                if not shown.startswith("+ ") and "<LAVA_" not in shown and "<MN2 " not in shown:
-                    self._last_words = shown
-                    self._result_of(shown)
+        whole, newline, rest = data.rpartition(b"\n")
+        if newline:
+            whole, self._output = self._output + whole, b""
+            if lines := _shown(whole):
+                self._note("output", lines=lines)
+                self._last_words = next((line for line in reversed(lines) if not is_ours(line)), self._last_words)
+                if self._results.reads_output:
+                    self._results_of(lines)
+        self._output += rest[: OUTPUT_LINE_LIMIT - len(self._output)]
 
-    def _result_of(self, line: str) -> None:
-        if self._results.is_result(line) and self._keep():
-            self._complain("result in the output", self._results.output(line))
+    def _results_of(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            if not is_ours(line) and self._results.is_result(line) and self._keep():
+                self._complain("result in the output", self._results.output(line))
 
     def _complain(self, what: str, trouble: str | None) -> None:
         if trouble:
@@ -192,7 +213,9 @@ class TestSession:
             case RunnerExit():
                 self._note("runner-exit")
             case Damage():
-                self._note("damage", reason=event.reason, text=printable(event.text), offset=event.offset)
+                self._damaged += 1
+                if self._damaged <= DAMAGE_LIMIT:
+                    self._note("damage", reason=event.reason, text=printable(event.text), offset=event.offset)
 
     def _signal(self, signal: Signal) -> None:
         self._note("signal", name=signal.name, params=printable(signal.params))
@@ -299,6 +322,17 @@ class TestSession:
             waited=round(waited, 6),
             **({"reason": failure} if failure else {"data": data}),
         )
+
+
+def is_ours(line: str) -> bool:
+    """Whether a line of output is a marker, a frame, or the trace of a test's steps, and not what a test says."""
+    return "<LAVA_" in line or "<MN2 " in line or line.startswith("+ ")
+
+
+def _shown(text: bytes) -> list[str]:
+    """The lines of some output that are not blank, as they are shown."""
+    cut = (line[:OUTPUT_LINE_LIMIT].strip("\r") for line in lava.text(text).split("\n"))
+    return [line if line.isprintable() else printable(line) for line in cut if line]
 
 
 def _seconds(option: str | None) -> float | None:

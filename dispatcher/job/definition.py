@@ -192,14 +192,17 @@ def resolve_job(job: Job, workdir: Path) -> Job:
     :raises FileError: git is missing or failed, or a definition is not sound.
     """
 
+    skipped = Skipped()
+
     def resolved(action: Action) -> Action:
         if not isinstance(action, Test):
             return action
-        return replace(action, definitions=tuple(resolve(each, workdir) for each in action.definitions))
+        return replace(action, definitions=tuple(resolve(each, workdir, skipped) for each in action.definitions))
 
     # A test that is repeated stands there more than once, and is cloned once.
     each = {id(action): resolved(action) for action in {id(action): action for action in job.actions}.values()}
-    return replace(job, actions=tuple(each[id(action)] for action in job.actions))
+    actions = tuple(each[id(action)] for action in job.actions)
+    return replace(job, actions=actions, ignored=job.ignored + skipped.told())
 
 
 def _duration(node: Node | None, job: float | None = None) -> float | None:

@@ -82,7 +82,7 @@ def load_devices(path: Path, transports: Mapping[str, Mapping[str, str]]) -> Dev
     :param transports: each transport's name → the keys that ``console:`` may hold for it, its name among them.
     """
     skipped = Skipped()
-    top = read(path, skipped)
+    top = read(path, skipped, unique_keys=True)
     entries = top.need(top.mapping(keys.DEVICE_FILE), "devices")
     devices: dict[str, Device] = {}
     for key, value in entries.items():

@@ -50,7 +50,12 @@ ROLE: Final = Keys(
 CONTEXT: Final = frozenset(("test_character_delay", "lava_test_results_dir"))
 """What of a role's ``context`` is used. What else may stand there depends on the lab."""
 
-ACTION_PROTOCOLS: Final = Keys("protocols", used=frozenset(("lava-multinode",)), skipped=PROTOCOLS.skipped)
+ACTION_PROTOCOLS: Final = Keys(
+    "protocols",
+    used=frozenset(("lava-multinode",)),
+    # Where LAVA's example of a secondary connection has its timeout, and LAVA does not look for it.
+    skipped=PROTOCOLS.skipped | {"timeout"},
+)
 
 REQUEST: Final = Keys(
     "a request",
@@ -127,15 +132,17 @@ DEFINITION: Final = Keys(
 TESTDEF: Final = Keys(
     "a test definition",
     used=frozenset(("metadata", "install", "params", "parameters", "run", "parse", "expected")),
+    lenient=True,
 )
+"""Old definitions hold keys of a LAVA before this one's, and LAVA has never complained of them."""
 
-PARSE: Final = Keys("parse", used=frozenset(("pattern", "fixupdict")))
+PARSE: Final = Keys("parse", used=frozenset(("pattern", "fixupdict")), lenient=True)
 
 GIT_REPO: Final = Keys(
     "git-repos", used=frozenset(("url", "branch", "destination")), skipped=frozenset(("skip_by_default",))
 )
 
-RUN: Final = Keys("run", used=frozenset(("steps",)))
+RUN: Final = Keys("run", used=frozenset(("steps",)), lenient=True)
 
 INSTALLERS: Final = frozenset(("deps", "keys", "sources", "git-repos"))
 """What ``install:`` may hold in LAVA besides steps. ``deps-debian`` and the like belong to ``deps``."""

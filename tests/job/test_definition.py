@@ -79,7 +79,8 @@ def test_requests_are_read_in_every_action(job_file: Path) -> None:
         Request(None, "n", None, {"k": "", "l": "012"}, None, "job.yaml:17"),
         Request(Kind.SYNC, "o", None, {}, None, "job.yaml:18"),
     )
-    alone = "    role: server\n    protocols: {lava-multinode: {action: x, request: lava-sync, messageID: o}}"
+    asked = "{lava-multinode: {action: x, request: lava-sync, messageID: o}, timeout: {minutes: 5}}"
+    alone = f"    role: server\n    protocols: {asked}"
     job_file.write_text(edited(JOB, {13: alone}))
     action = load_job(job_file).actions[0]
     assert isinstance(action, definition.Boot)

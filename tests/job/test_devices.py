@@ -89,6 +89,7 @@ CONSOLE = "    console: {command: sh}"
 BAD = [
     ("", None, "the file is empty", None),
     ("device: {}", 1, "unknown key 'device'; did you mean 'devices'?", None),
+    ("devices:\n  a: {}\n  a: {}", 3, "key 'a' stands twice: in line 2 and in line 3", None),
     ("devices:", 1, "the file needs the key 'devices'", None),
     ("devices: {}", 1, "the file has no devices", None),
     ("devices: [a]", 1, "'devices' must be a mapping (key: value), not a list", None),

@@ -68,11 +68,11 @@ _ACTION = frozenset(("failure_retry", "failure_retry_interval", "timeouts", "nam
 _DEPLOY = """
     apply-overlay arguments authorize connection connection-namespace context deployment_data device docker download
     dtb environment failure_retry failure_retry_interval firmware format image images initrd iso kernel modules name
-    namespace nbdroot nfsrootfs os overlays packages partition persistent_nfs postprocess preseed ramdisk
+    namespace nbdroot nfsrootfs overlays packages partition persistent_nfs postprocess preseed ramdisk
     recovery_image reboot repeat root_partition rootfs tee timeout timeouts to tool type uefi uniquify writer
 """
 
-DEPLOY: Final = Keys("deploy", used=frozenset(("role", "protocols")), skipped=frozenset(_DEPLOY.split()))
+DEPLOY: Final = Keys("deploy", used=frozenset(("role", "protocols", "os")), skipped=frozenset(_DEPLOY.split()))
 
 _BOOT = """
     arguments boot_finished boot_message boot_part bootloader command commands connection console_string container

@@ -151,8 +151,7 @@ SKIP_INSTALL: Final = INSTALLERS | {"steps", "all"}
 
 AUTO_LOGIN: Final = Keys(
     "auto_login",
-    used=frozenset(("login_prompt", "username", "password_prompt", "password")),
-    refused={"login_commands": "run them as the first steps of a test definition"},
+    used=frozenset(("login_prompt", "username", "password_prompt", "password", "login_commands")),
 )
 
 DEVICE_FILE: Final = Keys("", used=frozenset(("devices",)))

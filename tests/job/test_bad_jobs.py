@@ -486,10 +486,10 @@ BAD: list[tuple[str, Edits, int, str, str | None]] = [
     ),
     (
         "auto_login cmds",
-        {14: "    auto_login: {login_prompt: 'login:', username: root, login_commands: [su]}"},
+        {14: "    auto_login: {login_prompt: 'login:', username: root, login_commands: su}"},
         14,
-        "'login_commands' is not supported in auto_login",
-        "run them as the first steps of a test definition",
+        "'login_commands' must be a list, not 'su'",
+        None,
     ),
     (
         "namespace",

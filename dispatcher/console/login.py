@@ -42,12 +42,13 @@ _Act = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What to type at a login prompt. LAVA's ``auto_login``."""
+    """What to type at a login prompt, and at the shell that follows. LAVA's ``auto_login``."""
 
     login_prompt: str
     username: str
     password_prompt: str | None = None
     password: str | None = None
+    commands: tuple[str, ...] = ()
 
 
 async def login(
@@ -93,6 +94,14 @@ class _Login:
         self._typed = asyncio.get_running_loop().time()
 
     async def run(self) -> None:
+        await self._reach_a_shell()
+        for command in self._credentials.commands if self._credentials else ():
+            # It may be another shell that answers from now on, `sudo -i` for one.
+            self._at_prompt, self._patience = not self._prompts, PROBE_AFTER
+            await self._type(command.encode() + b"\n")
+            await self._reach_a_shell()
+
+    async def _reach_a_shell(self) -> None:
         if self._at_prompt:
             await self._probe()
         while True:

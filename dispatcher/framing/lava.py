@@ -10,7 +10,8 @@ middle of a marker. Framing 1 has no checksum, so a decoder can only refuse to g
   ``>`` (which would be the rest of a marker that the kernel split at a ``>`` of its own).
 
 What began like a marker and fails one of these is reported as :class:`Damage`, never as a request. The echo of a
-reply that the host typed is recognised by its head, and its line is not looked at any further.
+reply that the host typed is recognised by its head, and its line is not looked at any further. A signal in a shell's
+trace (``+ echo <LAVA_SIGNAL_…>``, which dash prints without quotes) is passed over: what the command prints comes next.
 
 :class:`Decoder` is fed chunks of any size and gives the same events for the same bytes however they are cut. Every
 byte is looked at a constant number of times, and at most :data:`grammar.LINE_LIMIT` of them are kept.
@@ -21,6 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from dispatcher.errors import CallRefused
 from dispatcher.framing import grammar
@@ -33,6 +35,10 @@ _HEAD = re.compile(
     b"|(?P<torn><LAVA_MULTI_NODE>)"
 )
 _OPENING = b"<LAVA_"
+_TRACE: Final = re.compile(rb"\++ [^ <]")
+"""How a line of a shell's trace begins: PS4, once for each level, and a command's first letter."""
+_TRACE_BYTES: Final = 16
+"""Of a line's beginning, as much as is looked at for that."""
 _CALL_OPENING = b"<LAVA_MULTI_NODE> "
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _TRAILERS = b"\r\x00"
@@ -74,6 +80,7 @@ class Decoder:
         self._line_offset = 0
         self._searched = 0
         self._skipping = False
+        self._first = b""
         self._last = b""
         self._pending: _Pending | None = None
 
@@ -91,7 +98,7 @@ class Decoder:
 
     def _skim(self, data: bytes, start: int) -> int:
         """Pass over whole lines in which no marker begins, at one go; where what is to be looked at begins."""
-        if self._line or self._last or self._skipping or self._pending is not None:
+        if self._line or self._first or self._skipping or self._pending is not None:
             return start
         opening = data.find(_OPENING, start)
         end = data.rfind(b"\n", start, opening if opening >= 0 else len(data)) + 1
@@ -119,6 +126,7 @@ class Decoder:
         """Take a piece of the current line, and let go of what cannot belong to a marker."""
         if told := piece.rstrip(_TRAILERS):
             self._last = told[-1:]
+        self._first += piece[: _TRACE_BYTES - len(self._first)]
         if self._skipping:
             self._line_offset += len(piece)
             return
@@ -167,6 +175,7 @@ class Decoder:
         self._line.clear()
         self._searched = 0
         self._skipping = False
+        self._first = b""
         self._last = b""
 
     def _settle(self, pending: _Pending, line: bytes, events: list[Event]) -> None:
@@ -193,6 +202,8 @@ class Decoder:
     def _scan_marker(
         self, line: bytes, head: re.Match[bytes], following: int, offset: int, events: list[Event]
     ) -> None:
+        if head.lastgroup == "signal" and _TRACE.match(self._first):
+            return
         quoted = line[head.start() : following]
         end = line.find(grammar.TAIL, head.end(), following)
         if head.lastgroup == "torn" or end < 0:

@@ -261,4 +261,5 @@ def _of(role: Role, consoles: Consoles) -> Sequence[Transport]:
 
 
 def _device(role: Role, transport: Transport) -> Device:
-    return Device(transport.device, role.device_type, type(transport).__name__, transport.options, role.line)
+    kind = type(transport).__name__
+    return Device(transport.device, role.device_type, kind, transport.options, role.line, lava_test_sh_cmd=role.shell)

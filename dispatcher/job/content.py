@@ -176,7 +176,7 @@ def _install(
         return (), ()
     # LAVA appends a distribution to 'deps': deps-debian, deps-centos and so on.
     of_distros = [key.word() for key, _ in node.items() if key.word().startswith("deps-")]
-    parts = node.mapping(Keys("install", used=keys.INSTALLERS | {"steps"} | frozenset(of_distros)))
+    parts = node.mapping(Keys("install", used=keys.INSTALLERS | {"steps"} | frozenset(of_distros), lenient=True))
     wanted = {word: parts[word] for word in parts if _kind(word) not in skip and not parts[word].is_null}
     commands = [f"lava-add-{word} {each}" for word in ("keys", "sources") for each in _words(wanted.get(word))]
     distros = {word.removeprefix("deps-"): _words(wanted[word]) for word in of_distros if word in wanted}

@@ -26,6 +26,14 @@ REPEAT_LIMIT: Final = 1000
 JOB_TIMEOUT: Final = 3600.0
 """Seconds that a job may take if it does not say so itself (LAVA would refuse it)."""
 
+DEFAULT_SHELL: Final = "/bin/sh"
+_SHELLS: Final = {
+    "android": "/system/bin/sh",
+    **dict.fromkeys(("archlinux", "centos", "centos_installer", "debian"), "/bin/bash"),
+    **dict.fromkeys(("debian_installer", "fedora", "slackware"), "/bin/bash"),
+}
+"""What runs the tests on a system that a deployment names as its ``os`` (LAVA's ``deployment_data.py``)."""
+
 DEPLOY_SKIPPED: Final = "'deploy' is skipped, it is another tool's work"
 
 __all__ = [
@@ -61,6 +69,7 @@ class Role:
     :ivar environment: set in the test shells of its members.
     :ivar character_delay: seconds between two characters sent, and ``results_dir``, the directory of the tests: its
         ``context``, None for the device's own.
+    :ivar shell: what runs the tests of its members, where the device file does not say.
     :ivar starts_after: the role whose members must have sent ``lava_start`` before its members start, None for none.
     """
 
@@ -74,15 +83,17 @@ class Role:
     starts_after: str | None = None
     character_delay: float | None = None
     results_dir: str | None = None
+    shell: str = DEFAULT_SHELL
 
 
 @dataclass(frozen=True, slots=True)
 class Deploy:
-    """Another tool's work; here only so that nobody thinks it was forgotten, and for its requests."""
+    """Another tool's work; here only so that nobody thinks it was forgotten, for its requests and its ``os``."""
 
     roles: tuple[str, ...]
     line: int
     requests: tuple[Request, ...] = ()
+    os: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +187,7 @@ def load_job(path: Path) -> Job:
     return Job(
         path=path,
         name=top.need(found, "job_name").line_of_text(200),
-        roles=roles,
+        roles=tuple(replace(role, shell=_shell(role, actions)) for role in roles),
         actions=actions,
         timeouts=timeouts,
         group_timeout=_duration(multinode.get("timeout")),
@@ -192,14 +203,17 @@ def resolve_job(job: Job, workdir: Path) -> Job:
     :raises FileError: git is missing or failed, or a definition is not sound.
     """
 
+    skipped = Skipped()
+
     def resolved(action: Action) -> Action:
         if not isinstance(action, Test):
             return action
-        return replace(action, definitions=tuple(resolve(each, workdir) for each in action.definitions))
+        return replace(action, definitions=tuple(resolve(each, workdir, skipped) for each in action.definitions))
 
     # A test that is repeated stands there more than once, and is cloned once.
     each = {id(action): resolved(action) for action in {id(action): action for action in job.actions}.values()}
-    return replace(job, actions=tuple(each[id(action)] for action in job.actions))
+    actions = tuple(each[id(action)] for action in job.actions)
+    return replace(job, actions=actions, ignored=job.ignored + skipped.told())
 
 
 def _duration(node: Node | None, job: float | None = None) -> float | None:
@@ -227,6 +241,12 @@ def _roles(node: Node) -> tuple[Role, ...]:
         raise node.error("the group has no members", "name at least one role with a count of 1 or more")
     _check_starts(node, {role.name: role for role in roles})
     return roles
+
+
+def _shell(role: Role, actions: Sequence[Action]) -> str:
+    """Definitions written for LAVA's Debian are bash's: LAVA runs them so wherever the job says ``os: debian``."""
+    systems = [each.os for each in actions if isinstance(each, Deploy) and role.name in each.roles and each.os]
+    return _SHELLS.get(systems[-1], DEFAULT_SHELL) if systems else DEFAULT_SHELL
 
 
 def _check_starts(node: Node, roles: Mapping[str, Role]) -> None:
@@ -323,7 +343,8 @@ class _Actions:
         # One word for the whole action: its keys say nothing about consoles, and there are many.
         node.skip(DEPLOY_SKIPPED)
         found = node.mapping(keys.DEPLOY, told_as=DEPLOY_SKIPPED)
-        return Deploy(self._roles_of(node, found), node.line, self._requests(found))
+        system = found["os"].text() if "os" in found else None
+        return Deploy(self._roles_of(node, found), node.line, self._requests(found), system)
 
     def _requests(self, found: Mapping[str, Node]) -> tuple[Request, ...]:
         return read_requests(found.get("protocols"), self.roles)

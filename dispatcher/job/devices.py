@@ -22,7 +22,6 @@ from dispatcher.wording import nearest, quoted
 COUNT_LIMIT: Final = 1000
 """Devices that one entry may stand for."""
 
-DEFAULT_SHELL: Final = "/bin/sh"
 DEFAULT_RESULTS_DIR: Final = "/tmp/lava-%s"  # noqa: S108 - on the device, and made unique by its id
 
 _SHELL = re.compile(r"/[^\s'\"`$\\;&|<>()*?\[\]#~]*")
@@ -41,7 +40,7 @@ class Device:
     :ivar commands: ``power_on``, ``power_off``, ``hard_reset`` → commands for the host's shell, in order.
     :ivar character_delay: seconds between two characters sent.
     :ivar environment: set in the test shell.
-    :ivar lava_test_sh_cmd: the shell on the device that runs the tests.
+    :ivar lava_test_sh_cmd: the shell on the device that runs the tests; empty where that is the role's to say.
     :ivar results_dir: where our files go on the device; ``%s`` stands for the member's id.
     """
 
@@ -55,7 +54,7 @@ class Device:
     commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     character_delay: float = 0.0
     environment: Mapping[str, str] = field(default_factory=dict)
-    lava_test_sh_cmd: str = DEFAULT_SHELL
+    lava_test_sh_cmd: str = ""
     results_dir: str = DEFAULT_RESULTS_DIR
 
 
@@ -82,7 +81,7 @@ def load_devices(path: Path, transports: Mapping[str, Mapping[str, str]]) -> Dev
     :param transports: each transport's name → the keys that ``console:`` may hold for it, its name among them.
     """
     skipped = Skipped()
-    top = read(path, skipped)
+    top = read(path, skipped, unique_keys=True)
     entries = top.need(top.mapping(keys.DEVICE_FILE), "devices")
     devices: dict[str, Device] = {}
     for key, value in entries.items():
@@ -118,7 +117,7 @@ def _devices(key: Node, node: Node, transports: Mapping[str, Mapping[str, str]])
             commands=_optional(found, "commands", _commands, {}),
             character_delay=_optional(found, "character_delay", character_delay, 0.0),
             environment=_optional(found, "environment", variables, {}),
-            lava_test_sh_cmd=_optional(found, "lava_test_sh_cmd", _shell, DEFAULT_SHELL),
+            lava_test_sh_cmd=_optional(found, "lava_test_sh_cmd", _shell, ""),
             results_dir=_optional(found, "lava_test_results_dir", results_dir, DEFAULT_RESULTS_DIR),
         )
 
@@ -207,9 +206,13 @@ def assign(job: Job, devices: Devices) -> tuple[Placement, ...]:
 
 
 def _in_context(device: Device, role: Role) -> Device:
-    """The device as a role's ``context`` changes it, which is how LAVA lets a job change a device."""
-    delay = device.character_delay if role.character_delay is None else role.character_delay
-    return replace(device, character_delay=delay, results_dir=role.results_dir or device.results_dir)
+    """The device as a role's ``context`` changes it, which is how LAVA lets a job change a device, with its shell."""
+    return replace(
+        device,
+        character_delay=device.character_delay if role.character_delay is None else role.character_delay,
+        results_dir=role.results_dir or device.results_dir,
+        lava_test_sh_cmd=device.lava_test_sh_cmd or role.shell,
+    )
 
 
 def _too_few(job: Job, devices: Devices, role: Role, left: int, total: Mapping[str, int]) -> FileError:

@@ -26,12 +26,14 @@ class AutoLogin:
     """How to get past a login prompt. The prompts are regular expressions, as in LAVA.
 
     :ivar password_prompt: and ``password``: both, or neither where the account needs none.
+    :ivar commands: LAVA's ``login_commands``, typed one by one at the shell that follows.
     """
 
     login_prompt: str
     username: str
     password_prompt: str | None = None
     password: str | None = None
+    commands: tuple[str, ...] = ()
 
 
 def pattern(node: Node) -> str:
@@ -68,7 +70,12 @@ def auto_login(node: Node) -> AutoLogin:
         username=node.need(found, "username").line_of_text(),
         password_prompt=None if prompt is None else pattern(prompt),
         password=None if password is None else _typed(password),
+        commands=_commands(found["login_commands"]) if "login_commands" in found else (),
     )
+
+
+def _commands(node: Node) -> tuple[str, ...]:
+    return tuple(command.line_of_text() for command in node.sequence("a command"))
 
 
 def _typed(node: Node) -> str:

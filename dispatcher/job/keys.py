@@ -50,7 +50,12 @@ ROLE: Final = Keys(
 CONTEXT: Final = frozenset(("test_character_delay", "lava_test_results_dir"))
 """What of a role's ``context`` is used. What else may stand there depends on the lab."""
 
-ACTION_PROTOCOLS: Final = Keys("protocols", used=frozenset(("lava-multinode",)), skipped=PROTOCOLS.skipped)
+ACTION_PROTOCOLS: Final = Keys(
+    "protocols",
+    used=frozenset(("lava-multinode",)),
+    # Where LAVA's example of a secondary connection has its timeout, and LAVA does not look for it.
+    skipped=PROTOCOLS.skipped | {"timeout"},
+)
 
 REQUEST: Final = Keys(
     "a request",
@@ -63,11 +68,11 @@ _ACTION = frozenset(("failure_retry", "failure_retry_interval", "timeouts", "nam
 _DEPLOY = """
     apply-overlay arguments authorize connection connection-namespace context deployment_data device docker download
     dtb environment failure_retry failure_retry_interval firmware format image images initrd iso kernel modules name
-    namespace nbdroot nfsrootfs os overlays packages partition persistent_nfs postprocess preseed ramdisk
+    namespace nbdroot nfsrootfs overlays packages partition persistent_nfs postprocess preseed ramdisk
     recovery_image reboot repeat root_partition rootfs tee timeout timeouts to tool type uefi uniquify writer
 """
 
-DEPLOY: Final = Keys("deploy", used=frozenset(("role", "protocols")), skipped=frozenset(_DEPLOY.split()))
+DEPLOY: Final = Keys("deploy", used=frozenset(("role", "protocols", "os")), skipped=frozenset(_DEPLOY.split()))
 
 _BOOT = """
     arguments boot_finished boot_message boot_part bootloader command commands connection console_string container
@@ -127,15 +132,17 @@ DEFINITION: Final = Keys(
 TESTDEF: Final = Keys(
     "a test definition",
     used=frozenset(("metadata", "install", "params", "parameters", "run", "parse", "expected")),
+    lenient=True,
 )
+"""Old definitions hold keys of a LAVA before this one's, and LAVA has never complained of them."""
 
-PARSE: Final = Keys("parse", used=frozenset(("pattern", "fixupdict")))
+PARSE: Final = Keys("parse", used=frozenset(("pattern", "fixupdict")), lenient=True)
 
 GIT_REPO: Final = Keys(
     "git-repos", used=frozenset(("url", "branch", "destination")), skipped=frozenset(("skip_by_default",))
 )
 
-RUN: Final = Keys("run", used=frozenset(("steps",)))
+RUN: Final = Keys("run", used=frozenset(("steps",)), lenient=True)
 
 INSTALLERS: Final = frozenset(("deps", "keys", "sources", "git-repos"))
 """What ``install:`` may hold in LAVA besides steps. ``deps-debian`` and the like belong to ``deps``."""
@@ -144,8 +151,7 @@ SKIP_INSTALL: Final = INSTALLERS | {"steps", "all"}
 
 AUTO_LOGIN: Final = Keys(
     "auto_login",
-    used=frozenset(("login_prompt", "username", "password_prompt", "password")),
-    refused={"login_commands": "run them as the first steps of a test definition"},
+    used=frozenset(("login_prompt", "username", "password_prompt", "password", "login_commands")),
 )
 
 DEVICE_FILE: Final = Keys("", used=frozenset(("devices",)))

@@ -478,7 +478,11 @@ def _credentials(auto_login: AutoLogin | None) -> console_login.Credentials | No
     if auto_login is None:
         return None
     return console_login.Credentials(
-        auto_login.login_prompt, auto_login.username, auto_login.password_prompt, auto_login.password
+        auto_login.login_prompt,
+        auto_login.username,
+        auto_login.password_prompt,
+        auto_login.password,
+        auto_login.commands,
     )
 
 

@@ -70,16 +70,16 @@ def named(tests: Iterable[Test], scripts: Iterable[str]) -> set[str]:
 def _of_definition(definition: Definition, run: str, directory: str, uuid: str) -> dict[str, Entry]:
     files = dict(definition.files)
     files["uuid"] = Entry(f"{uuid}\n".encode())
-    files["run.sh"] = Entry(_run_script(definition, run, directory))
+    files["run.sh"] = Entry(_run_script(definition, run, directory, uuid))
     if definition.install_steps:
         files["install.sh"] = Entry(_install_script(definition, directory))
     return files
 
 
-def _run_script(definition: Definition, run: str, directory: str) -> bytes:
+def _run_script(definition: Definition, run: str, directory: str, uuid: str) -> bytes:
     return _script(
         [
-            *_assignments(definition.params),
+            *_assignments({**definition.params, "UUID": uuid}),
             *_result_words(definition),
             "set -e",
             "set -x",

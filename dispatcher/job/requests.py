@@ -18,7 +18,7 @@ from dispatcher.errors import CallRefused, MultinodeError
 from dispatcher.group.needs import Kind
 from dispatcher.job import keys
 from dispatcher.job.testdef import Definition
-from dispatcher.job.yamlfile import Node
+from dispatcher.job.yamlfile import DURATION_LIMIT, Node
 from dispatcher.wording import nearest, quoted
 
 START: Final = "lava_start"
@@ -89,7 +89,10 @@ def _message(node: Node | None) -> dict[str, str]:
 
 
 def _timeout(node: Node | None) -> float | None:
-    return None if node is None else node.duration()
+    """Seconds, which LAVA takes here without their unit too."""
+    if node is None:
+        return None
+    return node.duration() if node.is_mapping else float(node.integer(1, DURATION_LIMIT))
 
 
 @dataclass(slots=True)

@@ -127,7 +127,7 @@ def _load(entry: Node, folder: Path) -> Definition:
         return _filled(draft, _content(entry.need(found, "repository"), draft), None, {})
     if origin == "file":
         _unwanted(found, origin, "repository", "branch", "revision")
-        return _from_file(draft, folder / entry.need(found, "path").line_of_text())
+        return _from_file(draft, entry, folder / entry.need(found, "path").line_of_text())
     return _from_git(draft, entry, found, folder)
 
 
@@ -192,8 +192,8 @@ def _filled(draft: Definition, content: Content, folder: Path | None, files: Map
     )
 
 
-def _from_file(draft: Definition, path: Path) -> Definition:
-    content = _content(read(path, Skipped(), shown=draft.path, named_at=draft.where), draft)
+def _from_file(draft: Definition, entry: Node, path: Path) -> Definition:
+    content = _content(entry.file(path, draft.path), draft)
     return _filled(draft, content, path.parent, read_folder(path.parent, draft.where))
 
 
@@ -223,25 +223,26 @@ def _revision(node: Node | None) -> str | None:
     return name
 
 
-def resolve(definition: Definition, workdir: Path) -> Definition:
+def resolve(definition: Definition, workdir: Path, skipped: Skipped) -> Definition:
     """The same definition with its steps and files known: clones what comes from git, returns others as they are.
 
     :param workdir: an existing folder for the clone; the caller removes it, after the last use of the result.
+    :param skipped: collects what of a cloned definition is not used.
     :raises FileError: git is missing or failed, or what was cloned is no good test definition.
     """
     if definition.origin == "git" and definition.folder is None:
-        definition = _resolve_origin(definition, workdir)
+        definition = _resolve_origin(definition, workdir, skipped)
     return _with_repositories(definition, workdir) if definition.repositories else definition
 
 
-def _resolve_origin(definition: Definition, workdir: Path) -> Definition:
+def _resolve_origin(definition: Definition, workdir: Path, skipped: Skipped) -> Definition:
     assert definition.repository is not None  # noqa: S101 - load() has seen to it
     folder = clone(definition.repository, definition.branch, definition.revision, workdir, definition.where)
     path = folder / definition.path
     if not path.resolve().is_relative_to(folder.resolve()):
         raise FileError(f"{quoted(definition.path)} leads out of the repository", where=definition.where)
     shown = f"{definition.path} of {definition.repository}"
-    content = _content(read(path, Skipped(), shown=shown, named_at=definition.where), definition)
+    content = _content(read(path, skipped, shown=shown, named_at=definition.where), definition)
     return _filled(definition, content, folder, read_folder(folder, definition.where))
 
 

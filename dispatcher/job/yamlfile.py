@@ -49,12 +49,14 @@ class Keys:
     :param used: the keys that are read.
     :param skipped: the keys that LAVA knows and this tool does not use.
     :param refused: keys whose loss would change what the file means, each with what to do instead.
+    :param lenient: whether a key that nobody knows is skipped too, because LAVA never looks for it.
     """
 
     place: str
     used: frozenset[str]
     skipped: frozenset[str] = frozenset()
     refused: Mapping[str, str] = field(default_factory=dict)
+    lenient: bool = False
 
     @property
     def known(self) -> frozenset[str]:
@@ -76,8 +78,12 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
+    """A file. ``named_by_line`` is False where what is skipped in it is told together with another file's."""
+
     path: str
     skipped: Skipped
+    named_by_line: bool = True
+    unique_keys: bool = False
 
 
 class Node:
@@ -107,7 +113,11 @@ class Node:
 
     def skip(self, what: str) -> None:
         """Notes that something known is not used; ``what`` is the whole sentence."""
-        self._source.skipped.add(what, f"line {self.line}")
+        self._source.skipped.add(what, f"line {self.line}" if self._source.named_by_line else self.where)
+
+    def file(self, path: Path, shown: str) -> Node:
+        """The top value of another file that this value names. What is skipped there is told with the rest."""
+        return read(path, self._source.skipped, shown=shown, named_at=self.where)
 
     # --- words ---------------------------------------------------------------------------------------------
 
@@ -214,7 +224,10 @@ class Node:
     # --- mappings ------------------------------------------------------------------------------------------
 
     def items(self) -> list[tuple[Node, Node]]:
-        """Keys and values in the file's order, ``<<`` merged in. A key that stands twice is an error."""
+        """Keys and values in the file's order, ``<<`` merged in.
+
+        Of a key that stands twice the last holds, as in LAVA, and that is told; see ``unique_keys`` of :func:`read`.
+        """
         if not isinstance(self._node, yaml.MappingNode):
             raise self._wrong("a mapping (key: value)")
         if self._node.tag != f"{_TAG}map":
@@ -229,9 +242,14 @@ class Node:
             key = Node(key_node, self._source, "a key", line)
             word = key.word()
             if word in own:
-                raise key.error(f"key {quoted(word)} stands twice: in line {own[word][0].line} and in line {line}")
+                self._stands_twice(key, word, own[word][0].line)
             own[word] = key, self._value(value, word, line)
         return list({**merged, **own}.values())
+
+    def _stands_twice(self, key: Node, word: str, before: int) -> None:
+        if self._source.unique_keys:
+            raise key.error(f"key {quoted(word)} stands twice: in line {before} and in line {key.line}")
+        key.skip(f"key {quoted(word)} stands twice: the one in line {before} is not used")
 
     def word(self) -> str:
         """The text of a key: any scalar as it stands in the file, so that ``on`` and ``012`` may be names."""
@@ -260,6 +278,8 @@ class Node:
                 raise key.error(f"{quoted(word)} is not supported {inside}", keys.refused[word])
             elif word in keys.skipped:
                 key.skip(told_as or f"{quoted(word)}{f' in {keys.place}' if keys.place else ''} is not used")
+            elif keys.lenient:
+                key.skip(f"unknown key {quoted(word)} in {keys.place} is not used")
             else:
                 raise key.error(f"unknown key {quoted(word)}{nearest(word, keys.known)}")
         return found
@@ -306,19 +326,27 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def read(path: Path, skipped: Skipped, *, shown: str | None = None, named_at: str | None = None) -> Node:
+def read(
+    path: Path,
+    skipped: Skipped,
+    *,
+    shown: str | None = None,
+    named_at: str | None = None,
+    unique_keys: bool = False,
+) -> Node:
     """The top value of a YAML file.
 
     :param path: the file.
     :param skipped: collects the keys that are known and not used.
     :param shown: the file's name in messages, where its path says little.
     :param named_at: file and line that name this file, where it is not the command line that does.
+    :param unique_keys: whether a key that stands twice in one mapping is an error.
     """
     shown = shown or str(path)
     text = _text(path, shown, named_at)
     root = _compose(text, shown)
     _measure(root, shown)
-    return Node(root, _Source(shown, skipped), "the file", root.start_mark.line + 1)
+    return Node(root, _Source(shown, skipped, named_at is None, unique_keys), "the file", root.start_mark.line + 1)
 
 
 def _text(path: Path, shown: str, named_at: str | None) -> str:

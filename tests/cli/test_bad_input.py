@@ -16,7 +16,6 @@ GOOD = job_text({"server": ["lava-sync s"], "client": ["lava-sync s"]})
 WRONG_JOBS = {
     "an unknown role in an action": (GOOD.replace("role: client", "role: clinet"), "clinet", "did you mean 'client'"),
     "too few devices": (job_text({"a": ["true"]}, counts={"a": 9}), "9", "8"),
-    "a role named twice": (GOOD.replace("      client:\n", "      server:\n"), "server", "line"),
     "a YAML error": ("job_name: [\n", "job.yaml:", ""),
     "a definition without steps": (GOOD.replace("          - lava-sync s\n", ""), "steps", "server"),
     "an unknown key": (GOOD.replace("timeouts:", "timeuots:"), "timeuots", "timeouts"),

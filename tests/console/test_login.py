@@ -105,6 +105,21 @@ def test_a_login_without_a_password_needs_none() -> None:
     assert play(device, credentials=ROOT) == 0
 
 
+@pytest.mark.parametrize("prompts", [("[#$] $",), ()])
+def test_commands_are_typed_one_by_one_at_the_shell(prompts: tuple[str, ...]) -> None:
+    async def device(board: Board) -> None:
+        await board.say(b"panda login: ")
+        await board.typed(b"root\n")
+        await board.say(b"root\r\n$ ")
+        await board.shell()
+        for command in (b"sudo -i\n", b"cd /tmp\n"):
+            await board.typed(command)
+            await board.say(command + b"\r# ")
+            await board.shell()
+
+    play(device, prompts=prompts, credentials=Credentials("login:", "root", commands=("sudo -i", "cd /tmp")))
+
+
 def test_a_login_without_prompts_asks_the_shell_after_a_while() -> None:
     async def device(board: Board) -> None:
         await board.say(b"panda login: ")

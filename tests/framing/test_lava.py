@@ -69,6 +69,15 @@ CASES = {
         b"[   12.345678] <LAVA_SIGNAL_ENDRUN 0_x 1a2b>\r\n",
         [("signal", "ENDRUN", "0_x 1a2b")],
     ),
+    "a signal that a shell's trace spells before it is printed": (
+        b"++ echo <LAVA_SIGNAL_TESTEVENT a>\r\n<LAVA_SIGNAL_TESTEVENT a>\r\n+ set -- <LAVA_SIGNAL_X y> z\n",
+        [("signal", "TESTEVENT", "a")],
+    ),
+    "a signal behind a plus that is no trace": (
+        b"+ <LAVA_SIGNAL_TESTEVENT a>\n+<LAVA_SIGNAL_TESTEVENT b>\n+1 <LAVA_SIGNAL_TESTEVENT c>\n",
+        [("signal", "TESTEVENT", "a"), ("signal", "TESTEVENT", "b"), ("signal", "TESTEVENT", "c")],
+    ),
+    "a call in a trace": (b"+ x <LAVA_MULTI_NODE> <LAVA_SYNC s>\n", [("request", "SYNC", "s")]),
     "two markers that lost a line feed between them": (
         b"<LAVA_SIGNAL_ENDTC a><LAVA_SIGNAL_TESTCASE TEST_CASE_ID=a RESULT=pass>\n",
         [("signal", "ENDTC", "a"), ("signal", "TESTCASE", "TEST_CASE_ID=a RESULT=pass")],

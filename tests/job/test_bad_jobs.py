@@ -35,13 +35,6 @@ BAD: list[tuple[str, Edits, int, str, str | None]] = [
         "name the roles under protocols: lava-multinode: roles:, as LAVA does",
     ),
     ("no roles", {7: None, 8: None, 9: None}, 6, "'lava-multinode' needs the key 'roles'", None),
-    (
-        "role twice",
-        {9: "      server: {device_type: board, count: 2}"},
-        9,
-        "key 'server' stands twice: in line 8 and in line 9",
-        None,
-    ),
     ("unknown role", {16: "    role: sever"}, 16, "unknown role 'sever'; did you mean 'server'?", None),
     (
         "unknown role list",
@@ -493,10 +486,10 @@ BAD: list[tuple[str, Edits, int, str, str | None]] = [
     ),
     (
         "auto_login cmds",
-        {14: "    auto_login: {login_prompt: 'login:', username: root, login_commands: [su]}"},
+        {14: "    auto_login: {login_prompt: 'login:', username: root, login_commands: su}"},
         14,
-        "'login_commands' is not supported in auto_login",
-        "run them as the first steps of a test definition",
+        "'login_commands' must be a list, not 'su'",
+        None,
     ),
     (
         "namespace",

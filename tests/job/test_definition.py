@@ -68,7 +68,7 @@ def test_requests_are_read_in_every_action(job_file: Path) -> None:
     lines = [
         "- {action: a, request: lava-wait-all, role: client, messageID: m, message: {k: $v}, timeout: {seconds: 5}}",
         "- {request: lava-send, messageID: n, message: {k: '', l: 012}, poll_delay: 3}",
-        "- {request: lava-sync, messageID: o}",
+        "- {request: lava-sync, messageID: o, timeout: 90}",
     ]
     protocols = "    protocols:\n      lava-multinode:\n" + "".join(f"      {line}\n" for line in lines)
     job_file.write_text(edited(JOB, {13: "    role: server\n" + protocols.rstrip()}))
@@ -77,9 +77,10 @@ def test_requests_are_read_in_every_action(job_file: Path) -> None:
     assert action.requests == (
         Request(Kind.WAIT_ALL, "m", "client", {"k": "$v"}, 5, "job.yaml:16"),
         Request(None, "n", None, {"k": "", "l": "012"}, None, "job.yaml:17"),
-        Request(Kind.SYNC, "o", None, {}, None, "job.yaml:18"),
+        Request(Kind.SYNC, "o", None, {}, 90, "job.yaml:18"),
     )
-    alone = "    role: server\n    protocols: {lava-multinode: {action: x, request: lava-sync, messageID: o}}"
+    asked = "{lava-multinode: {action: x, request: lava-sync, messageID: o}, timeout: {minutes: 5}}"
+    alone = f"    role: server\n    protocols: {asked}"
     job_file.write_text(edited(JOB, {13: alone}))
     action = load_job(job_file).actions[0]
     assert isinstance(action, definition.Boot)
@@ -161,12 +162,12 @@ def test_the_nearest_word_on_a_calls_timeout_holds(
 
 
 def test_boot_keeps_how_to_log_in(job_file: Path) -> None:
-    login = "{login_prompt: 'login:', username: root, password_prompt: 'word:', password: 0123}"
+    login = "{login_prompt: 'login:', username: root, password_prompt: 'word:', password: 0123, login_commands: [su]}"
     job_file.write_text(edited(JOB, {14: f"    prompts: '# $'\n    auto_login: {login}\n    reset: off"}))
     boot = load_job(job_file).actions[0]
     assert isinstance(boot, definition.Boot)
     assert boot.prompts == ("# $",)
-    assert boot.auto_login == AutoLogin("login:", "root", "word:", "0123")
+    assert boot.auto_login == AutoLogin("login:", "root", "word:", "0123", ("su",))
     assert not boot.reset
 
 

@@ -76,7 +76,7 @@ def test_one_entry_may_stand_for_many_devices() -> None:
     assert local == [
         Device(f"local-{number}", "shell", "command", {"command": "sh -i"}, line=14) for number in (1, 2, 3)
     ]
-    assert (local[0].lava_test_sh_cmd, local[0].results_dir) == ("/bin/sh", "/tmp/lava-%s")
+    assert (local[0].lava_test_sh_cmd, local[0].results_dir) == ("", "/tmp/lava-%s")
 
 
 def entry(*lines: str) -> str:
@@ -89,6 +89,7 @@ CONSOLE = "    console: {command: sh}"
 BAD = [
     ("", None, "the file is empty", None),
     ("device: {}", 1, "unknown key 'device'; did you mean 'devices'?", None),
+    ("devices:\n  a: {}\n  a: {}", 3, "key 'a' stands twice: in line 2 and in line 3", None),
     ("devices:", 1, "the file needs the key 'devices'", None),
     ("devices: {}", 1, "the file has no devices", None),
     ("devices: [a]", 1, "'devices' must be a mapping (key: value), not a list", None),
@@ -271,6 +272,23 @@ def test_too_few_devices_are_told(
     with pytest.raises(FileError) as caught:
         assign(job(*roles), boards(*types))
     assert (caught.value.where, caught.value.what, caught.value.hint) == (f"job.yaml:{line}", what, hint)
+
+
+@pytest.mark.parametrize(
+    ("system", "said", "shell"),
+    [
+        ("os: debian", "", "/bin/bash"),
+        ("os: android", "", "/system/bin/sh"),
+        ("os: oe", "", "/bin/sh"),
+        ("to: nfs", "", "/bin/sh"),
+        ("os: debian", "lava_test_sh_cmd: /bin/dash", "/bin/dash"),
+    ],
+)
+def test_the_system_that_is_deployed_chooses_the_shell_of_the_tests(system: str, said: str, shell: str) -> None:
+    text = job(("a", "shell", 1)).path.read_text()
+    Path("job.yaml").write_text(text.replace("actions:\n", f"actions:\n- deploy: {{role: a, {system}}}\n"))
+    [placed] = assign(load_job(Path("job.yaml")), load(entry(CONSOLE, f"    {said}").replace("board", "shell")))
+    assert placed.device.lava_test_sh_cmd == shell
 
 
 def test_a_roles_context_changes_its_devices() -> None:

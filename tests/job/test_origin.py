@@ -14,6 +14,7 @@ from dispatcher.errors import FileError
 from dispatcher.job import definition, origin
 from dispatcher.job.definition import load_job, resolve_job
 from dispatcher.job.testdef import resolve
+from dispatcher.job.yamlfile import Skipped
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_git_waits_until_it_is_resolved(repository: Path) -> None:
     [("", b"new"), ("branch: side\n", b"old"), ("revision: v1\n", b"old"), ("branch: v1\n", b"old")],
 )
 def test_a_definition_from_git_brings_the_repository(repository: Path, more: str, content: bytes) -> None:
-    found = resolve(load(entry(GIT + more)), Path("work"))
+    found = resolve(load(entry(GIT + more)), Path("work"), Skipped())
     assert found.resolved
     assert (found.steps, found.params, found.metadata_name) == (
         ("./x.sh",),
@@ -146,7 +147,7 @@ def test_a_definition_from_git_brings_the_repository(repository: Path, more: str
 def test_a_revision_is_found_behind_a_url_too(repository: Path) -> None:
     old = subprocess.run(("git", "-C", "suite.git", "rev-parse", "v1"), check=True, capture_output=True, text=True)
     text = GIT.replace("suite.git", f"file://{repository}") + f"revision: {old.stdout}"
-    assert resolve(load(entry(text)), Path("work")).files["x.sh"].content == b"old"
+    assert resolve(load(entry(text)), Path("work"), Skipped()).files["x.sh"].content == b"old"
 
 
 def test_a_whole_job_is_resolved(repository: Path) -> None:
@@ -172,7 +173,7 @@ def test_a_whole_job_is_resolved(repository: Path) -> None:
 def test_what_git_cannot_give_is_told(repository: Path, edit: tuple[str, str], what: str) -> None:
     wanted = load(entry(GIT.replace(*edit)))
     with pytest.raises(FileError) as caught:
-        resolve(wanted, Path("work"))
+        resolve(wanted, Path("work"), Skipped())
     assert (caught.value.where, caught.value.what) == ("job.yaml:7", what.format(repository.parent))
     assert len(str(caught.value).splitlines()) <= 2
 
@@ -181,7 +182,7 @@ def test_a_bad_definition_from_git_is_named_with_its_repository(repository: Path
     put("suite.git/deep/x.yaml", "run: {steps: []}")
     git("-C", "suite.git", "commit", "-a", "-m", "bad")
     with pytest.raises(FileError) as caught:
-        resolve(load(entry(GIT)), Path("work"))
+        resolve(load(entry(GIT)), Path("work"), Skipped())
     assert str(caught.value.where) == f"deep/x.yaml of {repository}:1"
 
 
@@ -192,14 +193,14 @@ def test_a_link_cannot_lead_out_of_a_repository(repository: Path) -> None:
     git("-C", "suite.git", "commit", "-a", "-m", "link")
     put("work/secret.yaml", TESTDEF)
     with pytest.raises(FileError) as caught:
-        resolve(load(entry(GIT)), Path("work"))
+        resolve(load(entry(GIT)), Path("work"), Skipped())
     assert caught.value.what == "'deep/x.yaml' leads out of the repository"
 
 
 def test_missing_git_is_told(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(repository / "no-such-folder"))
     with pytest.raises(FileError) as caught:
-        resolve(load(entry(GIT)), Path("work"))
+        resolve(load(entry(GIT)), Path("work"), Skipped())
     assert (caught.value.where, caught.value.what) == ("job.yaml:7", "git cannot be started: No such file or directory")
 
 
@@ -208,13 +209,13 @@ def test_a_git_that_hangs_is_ended(repository: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", f"{repository.parent}/bin:{os.environ['PATH']}")
     monkeypatch.setattr(origin, "CLONE_TIMEOUT", 0.01)
     with pytest.raises(FileError) as caught:
-        resolve(load(entry(GIT)), Path("work"))
+        resolve(load(entry(GIT)), Path("work"), Skipped())
     assert caught.value.what == f"'{repository}' cannot be cloned: git took more than 0.01 s"
 
 
 def test_a_hooks_variables_do_not_lead_git_astray(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_DIR", str(repository.parent / "elsewhere"))
-    found = resolve(load(entry(GIT + "revision: v1\n")), Path("work"))
+    found = resolve(load(entry(GIT + "revision: v1\n")), Path("work"), Skipped())
     assert found.files["x.sh"].content == b"old"
 
 

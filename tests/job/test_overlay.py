@@ -59,6 +59,7 @@ def test_the_steps_run_in_the_definitions_directory_and_the_first_failure_ends_t
     files = build(made(steps=steps, params={"A": "it's"}, install_steps=("one", "two")))
     assert files["0/tests/0_first/run.sh"].content.decode() == (
         "A='it'\\''s'\n"
+        "UUID='uuid-of-0_first'\n"
         "set -e\n"
         "set -x\n"
         "export TESTRUN_ID=0_first\n"

@@ -13,6 +13,7 @@ from dispatcher.job import definition
 from dispatcher.job.content import Repository
 from dispatcher.job.definition import load_job
 from dispatcher.job.testdef import resolve
+from dispatcher.job.yamlfile import Skipped
 
 
 @pytest.fixture
@@ -134,13 +135,6 @@ BAD: list[tuple[str, Edits, int, str, str | None]] = [
         13,
         "lava-vland-self is not supported",
         "there are no VLANs here",
-    ),
-    (
-        "install unknown",
-        {10: "        install: {step: [vim]}\n        run:"},
-        10,
-        "unknown key 'step'; did you mean 'steps'?",
-        None,
     ),
     (
         "lava-signal",
@@ -336,7 +330,7 @@ def test_git_repos_are_cloned_into_the_definitions_directory(folder: Path, tmp_p
     install = f"{{git-repos: [{{url: '{url}', destination: t}}]}}"
     found = load(entry(f"from: inline\nname: x\nrepository: {{install: {install}, run: {{steps: [t/run]}}}}\n"))
     (tmp_path / "clones").mkdir()
-    resolved = resolve(found, tmp_path / "clones")
+    resolved = resolve(found, tmp_path / "clones", Skipped())
     assert resolved.files == {"t/run": Entry(b"#!/bin/sh\n", executable=True)}
     assert resolved.resolved
 
@@ -401,7 +395,7 @@ def test_a_path_starts_at_the_job_not_at_the_working_directory(folder: Path) -> 
 @pytest.mark.parametrize(
     ("content", "where", "what"),
     [
-        ("run: {stepz: [a]}", "tests/x.yaml:1", "unknown key 'stepz'; did you mean 'steps'?"),
+        ("run: {stepz: [a]}", "tests/x.yaml:1", "definition 'x' has no run steps"),
         ("\n\nrun:\n  steps: []", "tests/x.yaml:3", "definition 'x' has no run steps"),
         ("a: [", "tests/x.yaml:1", "not valid YAML: expected the node content, but found '<stream end>'"),
         ("", "tests/x.yaml", "the file is empty"),
@@ -412,6 +406,22 @@ def test_a_bad_file_is_named_itself(folder: Path, content: str | bytes, where: s
     put("tests/x.yaml", content)
     error = refused(entry(FILE))
     assert (error.where, error.what) == (where, what)
+
+
+def test_what_a_definition_holds_in_vain_is_told_with_its_file(folder: Path) -> None:
+    old = "parse: {appendtodict: {a: b}}\nauthor: me\ninstall: {bzr-repos: [x], steps: [a], steps: [b]}\n"
+    put("tests/x.yaml", f"{TESTDEF}{old}")
+    put("job.yaml", entry(FILE))
+    job = load_job(Path("job.yaml"))
+    assert job.ignored == (
+        "unknown key 'author' in a test definition is not used (tests/x.yaml:5)",
+        "unknown key 'appendtodict' in parse is not used (tests/x.yaml:4)",
+        "key 'steps' stands twice: the one in line 6 is not used (tests/x.yaml:6)",
+        "unknown key 'bzr-repos' in install is not used (tests/x.yaml:6)",
+    )
+    action = job.actions[0]
+    assert isinstance(action, definition.Test)
+    assert action.definitions[0].install_steps == ("b",)
 
 
 @pytest.mark.parametrize("name", ["run.sh", "install.sh", "uuid"])

@@ -152,13 +152,30 @@ def test_only_used_keys_come_back_and_skipped_ones_are_told_once(tmp_path: Path)
     assert skipped.told() == ("'skipped' in place is not used (line 1)",)
 
 
+def test_of_a_key_that_stands_twice_the_last_holds_and_it_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("used: 1\nother: 2\nused: 3\n")
+    skipped = Skipped()
+    found = read(path, skipped).mapping(KEYS)
+    assert {key: value.text() for key, value in found.items()} == {"used": "3", "other": "2"}
+    assert skipped.told() == ("key 'used' stands twice: the one in line 1 is not used (line 3)",)
+
+
+def test_a_key_that_stands_twice_is_an_error_where_keys_are_unique(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.yaml").write_text("used: 1\nother: 2\nused: 3\n")
+    expected = "x.yaml:3", "key 'used' stands twice: in line 1 and in line 3", None
+    assert complaint(lambda: read(Path("x.yaml"), Skipped(), unique_keys=True).mapping(KEYS)) == expected
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("usd: 1", ("x.yaml:1", "unknown key 'usd'; did you mean 'used'?", None)),
         ("used: 1\nréfusé: 1", ("x.yaml:2", "unknown key 'réfusé'; did you mean 'refused'?", None)),
         ("refused: 1", ("x.yaml:1", "'refused' is not supported in place", "do this instead")),
-        ("used: 1\nother: 2\nused: 3", ("x.yaml:3", "key 'used' stands twice: in line 1 and in line 3", None)),
     ],
 )
 def test_other_keys_are_errors(

@@ -171,8 +171,10 @@ class Desk:
         caller = request.caller
         self.hall.withdraw(caller.group, caller.member, caller.join, request.reason)
         room = self.hall.rooms.get(caller.group)
-        if room is not None and room.group.presence(caller.member) is not Presence.LEFT:
+        if room is not None and (presence := room.group.presence(caller.member)) is not Presence.LEFT:
             _check_speaker(room, caller)
+            if presence is Presence.EXPECTED and caller.run is None:
+                raise CallRefused(f"{caller.member} has not joined, and only its own run can say that it will not")
             room.group.leave(caller.request or self.hall.mint(), caller.member, request.reason)
             self.hall.close_if_ended(room)
         return wire.ACK

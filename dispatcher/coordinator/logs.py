@@ -17,7 +17,12 @@ from dispatcher.coordinator.live import Notice
 LOGGER: Final = "multinode.coordinator"
 """The logger that the coordinator's parts write to."""
 
-_LEVELS: Final = {"stuck": logging.WARNING, "expired": logging.WARNING, "damaged": logging.ERROR}
+_LEVELS: Final = {
+    "stuck": logging.WARNING,
+    "expired": logging.WARNING,
+    "refused": logging.WARNING,
+    "damaged": logging.ERROR,
+}
 
 
 class LogFormat(Enum):

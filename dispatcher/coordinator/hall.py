@@ -173,7 +173,7 @@ class Hall:
         :raises CallRefused: the journal holds one of this name, unusable; or there are too many members already.
         """
         self._check_name(name)
-        self._check_space(name, self._open_members + len(members), "open groups")
+        self._check_space(self._open_members + len(members), "open groups")
         record = GroupRecord(name, run, members, self._now())
         self._journal.open(record)
         room = self._enter(record)
@@ -206,7 +206,7 @@ class Hall:
         if lost := forming.lost():
             raise CallRefused(lost)
         if len(forming.members) == forming.size:
-            self._check_space(name, self._open_members + forming.size, "open groups")
+            self._check_space(self._open_members + forming.size, "open groups")
             self._complete(forming)
             return None
         answer = forming.waiting.get(request)
@@ -218,17 +218,15 @@ class Hall:
         if name in self._unusable:
             raise CallRefused(f"a group {name} is in the journal, and its log contradicts itself: take another name")
 
-    def _check_space(self, name: str, members: int, where: str) -> None:
+    def _check_space(self, members: int, where: str) -> None:
         if members <= self._members_limit:
             return
         self.refused += 1
-        text = f"{where} have {self._members_limit} members at most, and there is no room for more now"
-        self.tell(name, "refused", text)
-        raise CallRefused(text)
+        raise CallRefused(f"{where} have {self._members_limit} members at most, and there is no room for more now")
 
     def _admit(self, forming: Forming, member: Member) -> None:
         if member.id not in forming.members:
-            self._check_space(forming.name, self._forming_members + 1, "groups that form")
+            self._check_space(self._forming_members + 1, "groups that form")
             self.forming[forming.name] = forming
             self._forming_members += 1
         forming.members[member.id] = member

@@ -20,7 +20,6 @@ LOGGER: Final = "multinode.coordinator"
 _LEVELS: Final = {
     "stuck": logging.WARNING,
     "expired": logging.WARNING,
-    "refused": logging.WARNING,
     "damaged": logging.ERROR,
 }
 
@@ -84,7 +83,7 @@ def _stamp(record: logging.LogRecord) -> str:
 
 def _word(value: object) -> str:
     text = ",".join(value) if isinstance(value, tuple) else str(value)
-    return _printable(text) if " " not in text else json.dumps(text)
+    return _printable(text if " " not in text else json.dumps(text, ensure_ascii=False))
 
 
 def _printable(text: str) -> str:

@@ -75,7 +75,13 @@ async def serve(settings: Settings, journal: Journal, tokens: Tokens | None, tls
     :raises CoordinatorError: the address cannot be listened on.
     :raises JournalError: the journal cannot be written any more.
     """
-    hall = Hall(journal, grace=settings.stuck_grace, expiry=settings.expiry, observe=logs.tell)
+    hall = Hall(
+        journal,
+        members_limit=settings.members,
+        grace=settings.stuck_grace,
+        expiry=settings.expiry,
+        observe=logs.tell,
+    )
     desk = Desk(hall, tokens.gate) if tokens else Desk(hall)
     limits = settings.limits
     server = Server(desk, limits=replace(limits, connections=_connections(limits)))

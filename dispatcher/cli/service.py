@@ -50,6 +50,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
         f"when a group is forgotten whose members have all fallen silent (default: {default.expiry:g})",
     )
     add("--connections", "N", f"how many there may be at a time (default: {default.connections})")
+    add(
+        "--members",
+        "N",
+        f"how many there may be in all open groups, and again in those that form (default: {default.members})",
+    )
     add("--metrics-port", "PORT", "serve metrics for Prometheus at http://127.0.0.1:PORT/metrics (default: no)")
     add("--log-format", "text|json", f"what a line of the log looks like (default: {default.log_format.value})")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from dispatcher.cli.elsewhere import tls
@@ -29,14 +30,33 @@ def table(told: Mapping[str, Any]) -> Iterator[str]:
         yield "no groups"
     for group in told["groups"]:
         state = "stuck" if group["stuck"] else "complete" if group["complete"] else "not complete yet"
-        yield printable(f"{group['name']}: {len(group['members'])} members, {state}")
-        width = max(len(f"{member['id']}  {member['role']}") for member in group["members"])
+        yield printable(f"{group['name']}: {_members(len(group['members']))}, {state}")
+        ids, roles = (_wide(member[key] for member in group["members"]) for key in ("id", "role"))
         for member in group["members"]:
-            who = f"{member['id']}  {member['role']}".ljust(width)
+            who = f"{_padded(member['id'], ids)}  {_padded(member['role'], roles)}  {member['presence']:8}"
             waits = [f"{call['call']} for {call['waited']:.1f} s: {call['progress']}" for call in member["calls"]]
             for index, what in enumerate(waits or ["-"]):
-                shown = f"{who}  {member['presence']:8}" if index == 0 else " " * (width + 10)
-                yield printable(f"  {shown}  {what}")
+                yield f"  {who if index == 0 else ' ' * (ids + roles + 12)}  {printable(what)}"
     for forming in told["forming"]:
         come = ", ".join(f"{member['id']} ({member['role']})" for member in forming["members"])
         yield printable(f"{forming['name']}: forming, {len(forming['members'])} of {forming['size']} have come: {come}")
+
+
+def _members(count: int) -> str:
+    return "1 member" if count == 1 else f"{count} members"
+
+
+def _columns(text: str) -> int:
+    """The columns of a terminal that a text takes; letters of East Asia take two."""
+    return sum(
+        2 if unicodedata.east_asian_width(letter) in "WF" else not unicodedata.combining(letter) for letter in text
+    )
+
+
+def _wide(words: Iterable[str]) -> int:
+    return max(_columns(printable(word)) for word in words)
+
+
+def _padded(word: str, columns: int) -> str:
+    shown = printable(word)
+    return shown + " " * (columns - _columns(shown))

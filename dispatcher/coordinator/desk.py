@@ -104,10 +104,13 @@ class Desk:
 
     def answer(self, request: wire.Request) -> bytes | Pending:
         """Do what is asked. Everything that goes wrong is a reply, too."""
-        refusal = self.gate(request)
         try:
-            return self._act(request) if refusal is None else wire.nack(refusal)
+            if refusal := self.gate(request):
+                raise CallRefused(refusal)
+            return self._act(request)
         except CallRefused as error:
+            caller = None if isinstance(request, wire.Status) else request.caller
+            self.hall.tell(caller.group if caller else "", "refused", error.what, *([caller.member] if caller else []))
             return wire.nack(error.what)
 
     def _act(self, request: wire.Request) -> bytes | Pending:
@@ -171,8 +174,10 @@ class Desk:
         caller = request.caller
         self.hall.withdraw(caller.group, caller.member, caller.join, request.reason)
         room = self.hall.rooms.get(caller.group)
-        if room is not None and room.group.presence(caller.member) is not Presence.LEFT:
+        if room is not None and (presence := room.group.presence(caller.member)) is not Presence.LEFT:
             _check_speaker(room, caller)
+            if presence is Presence.EXPECTED and caller.run is None:
+                raise CallRefused(f"{caller.member} has not joined, and only its own run can say that it will not")
             room.group.leave(caller.request or self.hall.mint(), caller.member, request.reason)
             self.hall.close_if_ended(room)
         return wire.ACK
@@ -219,7 +224,11 @@ class Desk:
             raise CallRefused("a call without an id cannot be given up")
         room = self._room(caller)
         need = self._need(room, request, caller.request)
-        return self.answer_wait(room, need, room.group.give_up(caller.request, need, why))
+        try:
+            result: Data | CallRefused = room.group.give_up(caller.request, need, why)
+        except CallRefused as error:
+            result = error
+        return self.answer_wait(room, need, result)
 
     def answer_wait(self, room: Room, need: Need, result: Data | CallRefused) -> bytes:
         """The reply to a wait that is answered; many are answered with one table, which is written once."""

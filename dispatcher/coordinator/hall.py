@@ -22,6 +22,9 @@ from dispatcher.group.needs import Kind
 EXPIRY = 24 * 3600.0
 """Seconds without a word from any member until a group is forgotten. Between two calls a test may work for hours."""
 
+MEMBERS_LIMIT = 100_000
+"""Members of all open groups; as many more may be in groups that form. Each costs some kilobyte."""
+
 LINGER = 30.0
 """Seconds that a wait to which nobody listens counts as one that will be asked for again; LAVA's clients ask every
 few seconds."""
@@ -87,15 +90,19 @@ def check_speaker(member: Member, joined: str, join: str | None) -> None:
 class Hall:
     """The groups of one coordinator.
 
+    :param members_limit: members of all open groups, and again of those that form. What the journal brings is let in.
     :param grace: seconds after which the waits of stuck members fail, None for never.
     :param expiry: seconds without a word after which a group is forgotten, None for never.
     :param clock: monotonic seconds, for ``expiry``; ``now`` is the time of day, for people.
+
+    ``refused`` counts the joins for which there was no room.
     """
 
     def __init__(
         self,
         journal: Journal,
         *,
+        members_limit: int = MEMBERS_LIMIT,
         grace: float | None = GRACE,
         expiry: float | None = EXPIRY,
         clock: Callable[[], float] = time.monotonic,
@@ -104,6 +111,10 @@ class Hall:
     ) -> None:
         self.rooms: dict[str, Room] = {}
         self.forming: dict[str, Forming] = {}
+        self.refused = 0
+        self._members_limit = members_limit
+        self._open_members = 0
+        self._forming_members = 0
         self._journal = journal
         self._grace = grace
         self._expiry = expiry
@@ -136,6 +147,7 @@ class Hall:
 
         group = LiveGroup(record.name, record.members, self._journal, grace=self._grace, observe=tell)
         room = self.rooms[record.name] = Room(record, group, self._clock())
+        self._open_members += len(record.members)
         for request, need in group.unanswered.items():
             if minted(request):
                 room.repeated[need.member, need.kind, need.message_id, need.role] = request
@@ -156,8 +168,12 @@ class Hall:
         return room
 
     def open(self, name: str, run: str, members: tuple[Member, ...]) -> Room:
-        """Open a group whose members are known. :raises CallRefused: the journal holds one of this name, unusable."""
+        """Open a group whose members are known.
+
+        :raises CallRefused: the journal holds one of this name, unusable; or there are too many members already.
+        """
         self._check_name(name)
+        self._check_space(self._open_members + len(members), "open groups")
         record = GroupRecord(name, run, members, self._now())
         self._journal.open(record)
         room = self._enter(record)
@@ -171,25 +187,26 @@ class Hall:
 
         :param request: the join's id; None from a client that has none.
         :return: the answer to come, None where it is here: the group is open.
-        :raises CallRefused: another run, another size, or a second console with a member's id.
+        :raises CallRefused: another run, another size, a second console with a member's id, or too many members.
         """
         self._check_name(name)
         forming = self.forming.get(name)
         if forming is None:
             if size is None:
                 raise CallRefused(f"the group {name} is not open, and the request does not say how many members it has")
-            forming = self.forming[name] = Forming(name, size, run, self._clock())
+            forming = Forming(name, size, run, self._clock())
         if request is None:
             known = forming.requests.get(member.id, "")
             request = known if minted(known) else self.mint()
         self._check(forming, run, size, member, request)
+        self._admit(forming, member)
         forming.touched = self._clock()
-        forming.members[member.id] = member
         forming.requests[member.id] = request
         forming.left.pop(member.id, None)
         if lost := forming.lost():
             raise CallRefused(lost)
         if len(forming.members) == forming.size:
+            self._check_space(self._open_members + forming.size, "open groups")
             self._complete(forming)
             return None
         answer = forming.waiting.get(request)
@@ -201,6 +218,19 @@ class Hall:
         if name in self._unusable:
             raise CallRefused(f"a group {name} is in the journal, and its log contradicts itself: take another name")
 
+    def _check_space(self, members: int, where: str) -> None:
+        if members <= self._members_limit:
+            return
+        self.refused += 1
+        raise CallRefused(f"{where} have {self._members_limit} members at most, and there is no room for more now")
+
+    def _admit(self, forming: Forming, member: Member) -> None:
+        if member.id not in forming.members:
+            self._check_space(self._forming_members + 1, "groups that form")
+            self.forming[forming.name] = forming
+            self._forming_members += 1
+        forming.members[member.id] = member
+
     def _check(self, forming: Forming, run: str, size: int | None, member: Member, request: str) -> None:
         known = forming.requests.get(member.id, request)
         if forming.run != run:
@@ -211,7 +241,7 @@ class Hall:
             raise CallRefused(f"{forming.members[member.id]} has joined already")
 
     def _complete(self, forming: Forming) -> None:
-        del self.forming[forming.name]
+        self._take_away(forming)
         room = self.open(forming.name, forming.run, tuple(forming.members.values()))
         for member, request in forming.requests.items():
             if minted(request):
@@ -235,7 +265,11 @@ class Hall:
         forming.left[member] = reason
         forming.refuse(forming.lost() or "")
         if len(forming.left) == len(forming.members):
-            del self.forming[name]
+            self._take_away(forming)
+
+    def _take_away(self, forming: Forming) -> None:
+        del self.forming[forming.name]
+        self._forming_members -= len(forming.members)
 
     def close_if_ended(self, room: Room) -> None:
         """Forget a group that everybody has left."""
@@ -246,6 +280,7 @@ class Hall:
         name = room.record.name
         room.group.close()
         del self.rooms[name]
+        self._open_members -= len(room.record.members)
         self._journal.drop(name)
         self.tell(name, kind, text)
 
@@ -260,7 +295,7 @@ class Hall:
             self._drop(room, "expired", text)
         for forming in [forming for forming in self.forming.values() if forming.touched <= before]:
             forming.refuse(text)
-            del self.forming[forming.name]
+            self._take_away(forming)
             self.tell(forming.name, "expired", text)
 
     def close(self) -> None:

@@ -27,7 +27,7 @@ GRACE = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something a person should be told of a group: ``stuck``, ``freed``, ``left``."""
+    """Something a person should be told of a group: ``left``, ``unmet``, ``stuck``, ``freed``."""
 
     kind: str
     text: str
@@ -291,7 +291,7 @@ class LiveGroup:
         settled = self._settled(request, need)
         if settled is None:
             reason = f"{why}; {self._state.progress(need)}"
-            self._record(WaitFailed(request, need.member, reason))
+            self._record_failure(request, need, reason)
             settled = CallRefused(reason)
         if isinstance(settled, CallRefused):
             raise settled
@@ -348,8 +348,13 @@ class LiveGroup:
             self._grace_timer = None
 
     def _fail(self, request: str, reason: str) -> None:
-        self._record(WaitFailed(request, self._waiting[request].need.member, reason))
+        self._record_failure(request, self._waiting[request].need, reason)
         self._answer(request, CallRefused(reason))
+
+    def _record_failure(self, request: str, need: Need, reason: str) -> None:
+        if self._record(WaitFailed(request, need.member, reason)):
+            text = f"{self._named(need.member)} waits no more in {describe(need)}: {reason}"
+            self._observe(Notice("unmet", text, (need.member,)))
 
     def _fail_impossible(self) -> None:
         for request, waiter in list(self._waiting.items()):

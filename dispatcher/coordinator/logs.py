@@ -17,7 +17,11 @@ from dispatcher.coordinator.live import Notice
 LOGGER: Final = "multinode.coordinator"
 """The logger that the coordinator's parts write to."""
 
-_LEVELS: Final = {"stuck": logging.WARNING, "expired": logging.WARNING, "damaged": logging.ERROR}
+_LEVELS: Final = {
+    "stuck": logging.WARNING,
+    "expired": logging.WARNING,
+    "damaged": logging.ERROR,
+}
 
 
 class LogFormat(Enum):
@@ -79,7 +83,7 @@ def _stamp(record: logging.LogRecord) -> str:
 
 def _word(value: object) -> str:
     text = ",".join(value) if isinstance(value, tuple) else str(value)
-    return _printable(text) if " " not in text else json.dumps(text)
+    return _printable(text if " " not in text else json.dumps(text, ensure_ascii=False))
 
 
 def _printable(text: str) -> str:

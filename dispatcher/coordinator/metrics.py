@@ -52,6 +52,7 @@ def metrics(counters: Counters, hall: Hall) -> Iterator[Metric]:
         ("connections_accepted", counters.accepted, "Connections that came."),
         ("connections_turned_away", counters.turned_away, "Connections closed unread, as there were too many."),
         ("clients_lost", counters.lost, "Clients that went away before they had their answer."),
+        ("joins_refused", hall.refused, "Joins refused, as there were too many members."),
     ):
         yield Metric(f"{name}_total", "counter", text, {"": value})
     for name, values, text, label in (

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from dispatcher.coordinator.hall import EXPIRY
+from dispatcher.coordinator.hall import EXPIRY, MEMBERS_LIMIT
 from dispatcher.coordinator.journal.sqlite import Sync
 from dispatcher.coordinator.live import GRACE
 from dispatcher.coordinator.logs import LogFormat
@@ -45,6 +45,7 @@ class Settings:
     :param journal: the journal's file; None: in memory.
     :param stuck_grace: seconds until the waits of stuck members fail; None: never.
     :param expiry: seconds without a word until a group is forgotten; None: never.
+    :param members: of all open groups, and again of those that form.
     :param metrics_port: None: no metrics.
     """
 
@@ -56,6 +57,7 @@ class Settings:
     stuck_grace: float | None = GRACE
     expiry: float | None = EXPIRY
     connections: int = _LIMITS.connections
+    members: int = MEMBERS_LIMIT
     header_timeout: float = _LIMITS.header
     body_timeout: float = _LIMITS.body
     reply_timeout: float = _LIMITS.reply
@@ -149,6 +151,7 @@ READERS: Final[Mapping[str, Reader]] = {
     "stuck_grace": _grace,
     "expiry": _seconds_or_never,
     "connections": _whole(1, 1_000_000),
+    "members": _whole(1, 100_000_000),
     "header_timeout": _seconds,
     "body_timeout": _seconds,
     "reply_timeout": _seconds,

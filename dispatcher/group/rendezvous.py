@@ -261,11 +261,3 @@ class Rendezvous:
 
     def _no_such_role(self, role: str | None) -> str:
         return deadends.no_such_role(str(role), (name for name in self._sizes if name is not None))
-
-
-def fold(members: Sequence[Member], events: Iterable[Event]) -> Rendezvous:
-    """The group that a whole log describes. :raises GroupError: an event contradicts those before it."""
-    group = Rendezvous(members)
-    for event in events:
-        group.apply(event)
-    return group

@@ -162,6 +162,9 @@ def test_members_that_wait_for_each_other_are_told_at_once_and_fail_after_the_gr
         assert "1 (server) waits in lava-wait a" in told[0].text
         results = await asyncio.gather(*waits, return_exceptions=True)
         assert all("stuck: " in str(result) for result in results)
+        unmet = {notice.members: notice.text for notice in lab.notices if notice.kind == "unmet"}
+        assert sorted(unmet) == [("1",), ("2",)]
+        assert unmet["1",].startswith("1 (server) waits no more in lava-wait a: stuck: ")
 
     in_lab(scenario, grace=0.0)
 

@@ -30,13 +30,13 @@ def stream() -> Iterator[io.StringIO]:
 def test_a_line_of_text(stream: io.StringIO) -> None:
     logs.configure(LogFormat.TEXT, stream)
     logs.tell("nightly", Notice("stuck", "1 (server) waits in sync x", ("1", "2")))
-    logs.tell("two words", Notice("opened", "the group has 2 members", ()))
+    logs.tell("two wörds", Notice("opened", "the group has 2 members", ()))
     logging.getLogger(LOGGER).info("refused: %s", "no JSON", extra={"peer": ("127.0.0.1", 4711)})
     stamps, rest = zip(*(line.split(" ", 1) for line in stream.getvalue().splitlines()), strict=True)
     assert all(re.fullmatch(STAMP, stamp) for stamp in stamps)
     assert rest == (
         "WARNING group=nightly members=1,2 stuck: 1 (server) waits in sync x",
-        'INFO group="two words" opened: the group has 2 members',
+        'INFO group="two wörds" opened: the group has 2 members',
         "INFO peer=127.0.0.1:4711 refused: no JSON",
     )
 

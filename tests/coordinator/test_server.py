@@ -149,5 +149,8 @@ def test_a_gate_refuses_with_its_reason() -> None:
     async def scenario(lab: Lab) -> None:
         lab.server.desk.gate = lambda _request: "show your token"
         assert await lab.stock("1", "group_data", group_size=2) == {"response": "nack", "reason": "show your token"}
+        assert (await lab.ask(request="status"))["reason"] == "show your token"
+        refused = [(group, notice.kind, notice.text, notice.members) for group, notice in lab.notices]
+        assert refused == [("g", "refused", "show your token", ("1",)), ("", "refused", "show your token", ())]
 
     in_lab(scenario)

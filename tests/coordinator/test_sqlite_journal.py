@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from journal_strategies import EVENTS, GROUPS
+from log_harness import fold
 
 from dispatcher.coordinator.hall import Hall
 from dispatcher.coordinator.journal import GroupRecord
@@ -22,7 +23,7 @@ from dispatcher.coordinator.journal.sqlite import SqliteJournal, Sync
 from dispatcher.coordinator.live import Notice
 from dispatcher.errors import CallRefused, GroupError, JournalError
 from dispatcher.group.events import Event, Joined, Left, Member, Sent, Synced, WaitFailed
-from dispatcher.group.rendezvous import Rendezvous, fold
+from dispatcher.group.rendezvous import Rendezvous
 
 MEMBERS = (Member("1", "server"), Member("2", "client"))
 GROUP = GroupRecord("g", "run", MEMBERS, 1.5)

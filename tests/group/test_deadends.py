@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from log_harness import fold
 
 from dispatcher.group.events import Event, Joined, Left, Member, Sent, Synced
 from dispatcher.group.needs import Kind, Need
-from dispatcher.group.rendezvous import Rendezvous, fold
+from dispatcher.group.rendezvous import Rendezvous
 
 A, B, C, D = (Member(name, role) for name, role in (("1", "client"), ("2", "server"), ("3", "back"), ("4", "back")))
 

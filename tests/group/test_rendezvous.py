@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from log_harness import fold
 
 from dispatcher.errors import GroupError
 from dispatcher.group.events import Event, Joined, Left, Member, Sent, Synced, WaitFailed
 from dispatcher.group.needs import Kind, Need, Outcome, describe
-from dispatcher.group.rendezvous import Rendezvous, fold
+from dispatcher.group.rendezvous import Rendezvous
 
 CLIENT, SERVER, BACKEND1, BACKEND2 = "12345", "12346", "12347", "12348"
 MEMBERS = (

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from log_harness import fold
 
 from dispatcher.errors import GroupError
 from dispatcher.group.events import Event, Joined, Left, Member, Sent, Synced, WaitFailed
 from dispatcher.group.needs import Kind, Need, Outcome
-from dispatcher.group.rendezvous import Rendezvous, fold
+from dispatcher.group.rendezvous import Rendezvous
 
 ROLES = ("client", "server", "backend")
 IDS = st.sampled_from(("x", "y"))

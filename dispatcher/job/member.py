@@ -142,6 +142,10 @@ class MemberRun:
         try:
             await self._run()
             reason = "its tests have ended"
+        except asyncio.CancelledError:
+            if self.failure is not None:
+                reason = self.failure.what
+            raise
         except MultinodeError as error:
             self.failure = error
             reason = error.what if error.where is None else f"{error.where}: {error.what}"

@@ -164,6 +164,7 @@ def write_device_file(
         "count": count,
         "console": {"command": qemu_command(guest, loglevel=loglevel)},
         "prompts": [PROMPT],
+        "lava_test_sh_cmd": "/bin/sh",  # busybox's, there is no other
     }
     path.write_text(yaml.safe_dump({"devices": {"guest": device}}, sort_keys=False, width=1000))
 

@@ -174,6 +174,10 @@ class MemberRun:
             await self._run()
             reason = "its tests have ended"
             interrupted = False
+        except asyncio.CancelledError:
+            if self.failure is not None:
+                reason = self.failure.what
+            raise
         except MultinodeError as error:
             interrupted = False
             self.failure = error

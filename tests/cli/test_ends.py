@@ -20,6 +20,7 @@ def test_an_essential_member_that_fails_ends_the_others_at_once(multinode: Multi
     ran = multinode("run", write("job.yaml", job), "--devices", LOCAL)
     assert ran.status == 3
     assert "the essential member 1 (a) has failed: local-1: " in ran.reason(2, "lava", "job")
+    assert "2 (b) has left: the essential member 1 (a) has failed: local-1: " in ran.out
 
 
 def test_a_failed_case_of_an_essential_member_ends_nobody(multinode: Multinode, write: Write) -> None:

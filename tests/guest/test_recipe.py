@@ -208,6 +208,7 @@ def test_the_device_file(tmp_path: Path) -> None:
                 "count": 3,
                 "console": {"command": qemu_command(GUEST, loglevel=8)},
                 "prompts": ["/ # "],
+                "lava_test_sh_cmd": "/bin/sh",
             }
         }
     }

@@ -9,8 +9,11 @@ import socket
 
 from coordinator_lab import Lab, in_lab, until
 
+from dispatcher.coordinator.journal.memory import MemoryJournal
 from dispatcher.coordinator.listener import TURN
 from dispatcher.coordinator.server import AT_ONCE_LIMIT, Limits
+from dispatcher.errors import JournalError
+from dispatcher.group.events import Event, Sent
 
 
 def said(lab: Lab, data: bytes) -> socket.socket:
@@ -83,3 +86,24 @@ def test_a_crowd_is_answered_in_turns_with_the_silent_among_it() -> None:
         silent.close()
 
     in_lab(scenario)
+
+
+class _Full(MemoryJournal):
+    """A journal that keeps no messages."""
+
+    def append(self, group: str, event: Event) -> None:
+        if isinstance(event, Sent):
+            raise JournalError("the disk is full")
+        super().append(group, event)
+
+
+def test_what_the_journal_does_not_keep_is_not_acknowledged() -> None:
+    async def scenario(lab: Lab) -> None:
+        told: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
+        await lab.gather("1")
+        with contextlib.suppress(ConnectionResetError):
+            assert await heard(said(lab, send("1", k="v"))) == b""
+        assert [type(error) for error in told] == [JournalError]
+
+    in_lab(scenario, journal=_Full())

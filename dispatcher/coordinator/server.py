@@ -2,7 +2,9 @@
 
 A connection has a deadline for its header, one for its body and one for taking its reply, and a bound on each. One
 that is held until its answer is there costs a socket, a few small objects and a timer, and no task. Where there are
-too many connections, the oldest that has not yet made its request gives way.
+too many connections, the oldest that has not yet made its request gives way. A send that is there whole when its
+client is accepted is answered at once, and never becomes a connection: nothing of it waits, so there is no deadline to
+keep.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import ssl as tls
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -17,11 +20,15 @@ from typing import Any, Final, cast
 from dispatcher.coordinator import wire
 from dispatcher.coordinator.counters import Counters
 from dispatcher.coordinator.desk import Desk, Pending
+from dispatcher.coordinator.listener import Listener, listen
 from dispatcher.coordinator.phase import Phase
 from dispatcher.errors import CoordinatorError, WireError
 
 BACKLOG: Final = 4096
 """Connections that the kernel keeps for us; it may allow fewer (``net.core.somaxconn``)."""
+
+AT_ONCE_LIMIT: Final = 4096
+"""Bytes of a request that is answered at once; a longer one takes its time."""
 
 SWEEP: Final = 60.0
 """Seconds between two looks for groups that have expired."""
@@ -66,7 +73,7 @@ class Server:
         self.reading: Phase[_Connection] = Phase(self.limits.body, _Connection.late)
         self.replying: Phase[_Connection] = Phase(self.limits.reply, _Connection.abort)
         self._sweep = sweep
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._sweeping: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event | None = None
 
@@ -77,19 +84,47 @@ class Server:
         """
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(
-                lambda: _Connection(self, half_close=ssl is None),
-                *(host, port),
-                ssl=ssl,
-                backlog=BACKLOG,
-                # Until this is over there is no connection for us to bound.
-                ssl_handshake_timeout=self.limits.header if ssl else None,
-            )
+            for listening in await listen(host, port, BACKLOG):
+                server = await loop.create_server(
+                    lambda: _Connection(self, half_close=ssl is None),
+                    sock=listening if ssl else Listener(listening, self._at_once),
+                    ssl=ssl,
+                    backlog=BACKLOG,
+                    # Until this is over there is no connection for us to bound.
+                    ssl_handshake_timeout=self.limits.header if ssl else None,
+                )
+                self._servers.append(server)
         except OSError as error:
             where = f"{host}:{port}"
             raise CoordinatorError(f"cannot listen there: {error.strerror or error}", where=where) from None
         self._sweeping = loop.call_later(self._sweep, self._expire)
-        return int(self._server.sockets[0].getsockname()[1])
+        return int(self._servers[0].sockets[0].getsockname()[1])
+
+    def _at_once(self, client: socket.socket) -> bool:
+        """Answer a client whose request is here whole, and whose answer is one line that the kernel takes at once."""
+        try:
+            data = client.recv(AT_ONCE_LIMIT, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            size = wire.HEADER_SIZE + wire.length(data[: wire.HEADER_SIZE])
+            request = wire.parse(data[wire.HEADER_SIZE : size]) if len(data) >= size else None
+        except (OSError, WireError):
+            return False
+        if not isinstance(request, wire.Send):
+            return False
+        self.counters.accepted += 1
+        reply = cast(bytes, self.act(request))  # nothing about a send has to be waited for
+        self.counters.replies[wire.response(reply)] += 1
+        try:
+            client.recv(size)  # what is left unread when a socket closes resets the connection, reply and all
+            taken = client.send(reply, socket.MSG_DONTWAIT)
+        except OSError:
+            taken = 0
+        self.counters.lost += taken < len(reply)
+        return True
+
+    def act(self, request: wire.Request) -> bytes | Pending:
+        """Do what is asked, and count it."""
+        self.counters.requests[type(request).__name__.lower()] += 1
+        return self.desk.answer(request)
 
     def _expire(self) -> None:
         self.desk.hall.expire()
@@ -99,8 +134,8 @@ class Server:
         """Stop listening, answer everybody who is held with ``wait``, and close."""
         if self._sweeping is not None:
             self._sweeping.cancel()
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for connection in list(self.connections):
             connection.end()
         self._empty = asyncio.Event()
@@ -236,8 +271,7 @@ class _Connection(asyncio.Protocol):
         except WireError as error:
             self._malformed("request", error.what)
             return
-        server.counters.requests[type(request).__name__.lower()] += 1
-        answer = server.desk.answer(request)
+        answer = server.act(request)
         if isinstance(answer, bytes):
             self._reply(answer)
             return

@@ -13,8 +13,8 @@ BIN := $(VENV)/bin
 # Debian packages, each with a program that it brings.
 FOR_LINT := shellcheck:shellcheck
 FOR_TEST := dash:dash mksh:mksh ksh93u+m:ksh93 busybox-static:busybox shellcheck:shellcheck \
-	qemu-system-x86:qemu-system-x86_64 git:git iproute2:ip openssl:openssl systemd:systemd-analyze \
-	ser2net:ser2net socat:socat telnet:telnet
+	qemu-system-x86:qemu-system-x86_64 qemu-system-arm:qemu-system-aarch64 git:git iproute2:ip openssl:openssl \
+	systemd:systemd-analyze ser2net:ser2net socat:socat telnet:telnet
 
 SHELL_FILES := $(wildcard target-scripts/lava-*) fixtures/example-plugin/multinode_example/lava-now
 BENCHMARKS := $(wildcard bench/*.py)

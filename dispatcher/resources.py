@@ -9,10 +9,13 @@ import re
 from pathlib import Path
 from typing import Final
 
+from dispatcher.console.install import cksum
 from dispatcher.errors import MultinodeError
 
 LIBRARY: Final = "lava-multi-node.lib"
 SETTINGS: Final = "lava-multi-node.conf"
+VERSION: Final = "lava-multi-node.version"
+"""What ``make -C target-scripts install`` puts beside the scripts: :func:`version` of what it has installed."""
 
 ALWAYS: Final = frozenset(
     (
@@ -37,8 +40,17 @@ def target_scripts() -> dict[str, bytes]:
     """The scripts for the device and their library, by name: without comments and indentation, which cost a slow line
     a third of the time.
     """
+    return {name: _bare(content) for name, content in _sources().items()}
+
+
+def version() -> str:
+    """What tells these scripts from those of any other version: cksum(1) of all of them, by name in ASCII's order."""
+    return cksum(b"".join(_sources().values()))
+
+
+def _sources() -> dict[str, bytes]:
     folder = _folder("target_scripts", "target-scripts")
-    return {path.name: _bare(path.read_bytes()) for path in sorted(folder.glob("lava-*"))}
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("lava-*"))}
 
 
 def _bare(script: bytes) -> bytes:

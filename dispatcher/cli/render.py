@@ -62,6 +62,9 @@ class Live:
         size = f"{data['bytes'] / 1000:.0f} kB"
         return self._paint(f"installing {data['files']} files: {size} to type, about {data['seconds']} s", _DIM)
 
+    def _shipped(self, _data: dict[str, Any]) -> str:
+        return self._paint("the device has brought our scripts: none are sent", _DIM)
+
     def _testing(self, data: dict[str, Any]) -> str:
         return self._paint(f"testing: {', '.join(data['suites'])}", _DIM)
 

@@ -1,11 +1,10 @@
-"""Makes the x86-64 guests that ``multinode demo --qemu`` and the tests run on: a kernel, a root file system,
-QEMU's command line.
+"""Makes the guests that ``multinode demo --qemu`` and the tests run on: kernel, root file system, QEMU's command line.
 
-The kernel is Debian's for clouds (an emulated 16550's driver is built in), the root file system an initramfs of
-Debian's static busybox and the ``/init`` below. Both are kept in a cache directory::
+The kernel is Debian's for clouds (a 16550's driver is built in on x86-64, a PL011's on arm64), the root file system an
+initramfs of Debian's static busybox and the ``/init`` below. Both are kept in a cache directory::
 
     lock            held while the cache is written
-    amd64-1/        kernel, busybox, and the packages that they came from
+    amd64-1/        kernel, busybox, and the packages that they came from; so for arm64
     initrd-HASH     the initramfs; HASH is of its bytes
 
 What stands there under its final name is whole: everything is written elsewhere and renamed.
@@ -32,15 +31,46 @@ from dispatcher.guest import initramfs
 from dispatcher.guest.debian import PROGRAMS, Packages
 from dispatcher.guest.kernel import elf_kernel
 
-QEMU: Final = "qemu-system-x86_64"
-QEMU_PACKAGE: Final = "qemu-system-x86"
-
-KERNEL_META_PACKAGE: Final = "linux-image-cloud-amd64"
 KERNEL_PREFIX: Final = "linux-image-"
 BUSYBOX_PACKAGE: Final = "busybox-static"
 
-PARTS: Final = "amd64-1"
-"""The directory of the fetched parts. Its number changes when older ones would no longer do."""
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A machine that QEMU emulates.
+
+    :param debian: its name in Debian.
+    :param megabytes: what is downloaded for it, about.
+    :param machine: QEMU's options for it.
+    :param serial: its serial port, as its kernel calls it.
+    """
+
+    debian: str
+    qemu: str
+    qemu_package: str
+    megabytes: int
+    machine: tuple[str, ...]
+    serial: str
+    words: str = ""
+
+    @property
+    def kernel(self) -> str:
+        """The meta package of its kernel."""
+        return f"linux-image-cloud-{self.debian}"
+
+    @property
+    def parts(self) -> str:
+        """The directory of the fetched parts. Its number changes when older ones would no longer do."""
+        return f"{self.debian}-1"
+
+
+# Without no_timer_check some boots fail when many guests start at once on a busy host.
+AMD64: Final = Architecture(
+    *("amd64", "qemu-system-x86_64", "qemu-system-x86", 28), ("-M", "q35"), "ttyS0", " no_timer_check"
+)
+ARM64: Final = Architecture(
+    *("arm64", "qemu-system-aarch64", "qemu-system-arm", 22), ("-M", "virt", "-cpu", "cortex-a57"), "ttyAMA0"
+)
 
 PROMPT: Final = "/ # "
 """What busybox's shell prints as root in the guest's first directory."""
@@ -63,7 +93,8 @@ mount -t devpts devpts /dev/pts
 hostname guest
 ip link set lo up
 cd /
-setsid -c sh </dev/ttyS0 >/dev/ttyS0 2>&1
+read -r tty </sys/class/tty/console/active
+setsid -c sh <"/dev/$tty" >"/dev/$tty" 2>&1
 poweroff -f
 """
 """The guest's first program. Its shell is a session of its own, so that the console becomes its controlling
@@ -80,10 +111,11 @@ FILES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """What QEMU boots: a kernel with the 16550's driver built in, and an initramfs that ends at a prompt."""
+    """What QEMU boots: a kernel with its serial port's driver built in, and an initramfs that ends at a prompt."""
 
     kernel: Path
     initrd: Path
+    architecture: Architecture = AMD64
 
 
 def default_cache() -> Path:
@@ -101,18 +133,20 @@ def default_cache() -> Path:
         raise WorldError("this user has no home directory to keep a guest in", hint="set XDG_CACHE_HOME") from error
 
 
-def missing(cache: Path | None = None) -> list[str]:
+def missing(cache: Path | None = None, architecture: Architecture = AMD64) -> list[str]:
     """Say what guests need that this host lacks: one line a program, with the Debian package it comes in.
 
     The packaging programs count only while the cache holds no parts.
     """
-    needed = {QEMU: QEMU_PACKAGE}
-    if not os.path.isdir(_cache(cache) / PARTS):
+    needed = {architecture.qemu: architecture.qemu_package}
+    if not os.path.isdir(_cache(cache) / architecture.parts):
         needed |= PROGRAMS
     return [f"{name} (Debian package {package})" for name, package in needed.items() if not shutil.which(name)]
 
 
-def prepare(cache: Path | None = None, say: Callable[[str], None] = lambda line: None) -> Guest:
+def prepare(
+    cache: Path | None = None, say: Callable[[str], None] = lambda line: None, architecture: Architecture = AMD64
+) -> Guest:
     """Make a guest, from the cache as far as it goes, else from Debian's packages.
 
     Several processes may do this at once: one fetches, the others wait for it. A process that is killed leaves
@@ -124,7 +158,7 @@ def prepare(cache: Path | None = None, say: Callable[[str], None] = lambda line:
     """
     directory = _cache(cache)
     try:
-        return _cached(directory) or _made(directory, say)
+        return _cached(directory, architecture) or _made(directory, say, architecture)
     except OSError as error:
         raise WorldError(
             f"cannot keep a guest here: {error.strerror or error}",
@@ -142,14 +176,14 @@ def qemu_command(guest: Guest, *, memory: int = 96, loglevel: int | None = None,
     :param append: more words for the kernel's command line.
     """
     noise = "quiet" if loglevel is None else f"loglevel={loglevel}"
-    # Without no_timer_check some boots fail when many guests start at once on a busy host.
-    kernel_words = f"console=ttyS0 {noise} panic=-1 no_timer_check {append}".rstrip()
-    machine = ["-M", "q35", "-accel", "tcg,tb-size=32", "-m", str(memory)]
+    architecture = guest.architecture
+    kernel_words = f"console={architecture.serial} {noise} panic=-1{architecture.words} {append}".rstrip()
+    machine = [*architecture.machine, "-accel", "tcg,tb-size=32", "-m", str(memory)]
     bare = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     system = ["-kernel", str(guest.kernel), "-initrd", str(guest.initrd), "-append", kernel_words]
     # signal=off: ^C is the guest's. QEMU keeps the terminal's onlcr, so lines end in \r\r\n.
     console = ["-chardev", "serial,id=c,path=/dev/tty", "-serial", "chardev:c"]
-    return shlex.join([QEMU, *machine, *bare, *system, *console])
+    return shlex.join([architecture.qemu, *machine, *bare, *system, *console])
 
 
 def write_device_file(
@@ -184,11 +218,11 @@ def _cache(cache: Path | None) -> Path:
     return default_cache() if cache is None else cache
 
 
-def _cached(cache: Path) -> Guest | None:
-    parts = cache / PARTS
+def _cached(cache: Path, architecture: Architecture) -> Guest | None:
+    parts = cache / architecture.parts
     if not parts.is_dir():
         return None
-    guest = Guest(parts / "kernel", _initrd_path(cache, initrd((parts / "busybox").read_bytes())))
+    guest = Guest(parts / "kernel", _initrd_path(cache, initrd((parts / "busybox").read_bytes())), architecture)
     return guest if guest.initrd.exists() else None
 
 
@@ -196,18 +230,19 @@ def _initrd_path(cache: Path, data: bytes) -> Path:
     return cache / f"initrd-{hashlib.sha256(data).hexdigest()[:16]}"
 
 
-def _made(cache: Path, say: Callable[[str], None]) -> Guest:
+def _made(cache: Path, say: Callable[[str], None], architecture: Architecture) -> Guest:
     with _locked(cache):
-        parts = cache / PARTS
+        parts = cache / architecture.parts
         with _scratch(cache) as scratch:
             if not parts.is_dir():
-                say(f"fetching {KERNEL_META_PACKAGE} and {BUSYBOX_PACKAGE} from Debian (28 MB) into {cache}")
-                _fetched(scratch).rename(parts)
+                what = f"{architecture.kernel} and {BUSYBOX_PACKAGE} from Debian ({architecture.megabytes} MB)"
+                say(f"fetching {what} into {cache}")
+                _fetched(scratch, architecture).rename(parts)
             data = initrd((parts / "busybox").read_bytes())
             written = scratch / "initrd"
             written.write_bytes(data)
             written.rename(_initrd_path(cache, data))
-        return Guest(parts / "kernel", _initrd_path(cache, data))
+        return Guest(parts / "kernel", _initrd_path(cache, data), architecture)
 
 
 @contextlib.contextmanager
@@ -226,20 +261,20 @@ def _scratch(cache: Path) -> Iterator[Path]:
         yield Path(scratch)
 
 
-def _fetched(scratch: Path) -> Path:
+def _fetched(scratch: Path, architecture: Architecture) -> Path:
     """Fetch the parts into a directory that is ready to be renamed."""
     try:
-        return _fetch(scratch / "host-lists", refresh=False)
+        return _fetch(scratch / "host-lists", architecture, refresh=False)
     except WorldError:
-        return _fetch(scratch / "own-lists", refresh=True)
+        return _fetch(scratch / "own-lists", architecture, refresh=True)
 
 
-def _fetch(scratch: Path, *, refresh: bool) -> Path:
+def _fetch(scratch: Path, architecture: Architecture, *, refresh: bool) -> Path:
     scratch.mkdir()
-    packages = Packages(scratch)
+    packages = Packages(scratch, architecture.debian)
     if refresh:
         packages.refresh()
-    kernel_package = packages.dependency(KERNEL_META_PACKAGE, KERNEL_PREFIX)
+    kernel_package = packages.dependency(architecture.kernel, KERNEL_PREFIX)
     image = _only(packages.unpack(kernel_package), kernel_package, "boot/vmlinuz-*").read_bytes()
     # Debian 13 has /bin merged into /usr/bin.
     busybox = _only(packages.unpack(BUSYBOX_PACKAGE), BUSYBOX_PACKAGE, "bin/busybox", "usr/bin/busybox")

@@ -23,6 +23,8 @@ COUNT_LIMIT: Final = 1000
 """Devices that one entry may stand for."""
 
 DEFAULT_RESULTS_DIR: Final = "/tmp/lava-%s"  # noqa: S108 - on the device, and made unique by its id
+OTHER_RESULTS_DIRS: Final = ("/run/lava-%s", "/dev/shm/lava-%s", "/var/tmp/lava-%s", "/root/lava-%s")  # noqa: S108
+"""Where else files can go when nobody has said where, and the first is read-only or scripts cannot be run there."""
 
 _SHELL = re.compile(r"/[^\s'\"`$\\;&|<>()*?\[\]#~]*")
 

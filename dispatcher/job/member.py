@@ -22,6 +22,7 @@ from dispatcher.console import shell as console_shell
 from dispatcher.console.connection import Console
 from dispatcher.console.door import Door
 from dispatcher.console.install import Entry, install, typed_size
+from dispatcher.console.place import find_directory, link_shipped
 from dispatcher.console.reboot import RebootWatch
 from dispatcher.console.shell import Shell
 from dispatcher.console.transcript import Transcript
@@ -31,8 +32,8 @@ from dispatcher.errors import ConsoleTimeout, JobEnded, MultinodeError
 from dispatcher.group.events import Member
 from dispatcher.job import overlay
 from dispatcher.job.calls import Call
-from dispatcher.job.definition import AutoLogin, Boot, Job, Test
-from dispatcher.job.devices import Device
+from dispatcher.job.definition import DEFAULT_SHELL, AutoLogin, Boot, Job, Test
+from dispatcher.job.devices import DEFAULT_RESULTS_DIR, OTHER_RESULTS_DIRS, Device
 from dispatcher.job.hosts import Hosts
 from dispatcher.job.record import Record
 from dispatcher.job.requests import Requester
@@ -114,7 +115,8 @@ class MemberRun:
         self._calls = calls
         self._record = record
         self._hosts = hosts
-        self._directory = f"{seat.device.results_dir.replace('%s', seat.member.id)}-{nonce}"
+        self._nonce = nonce
+        self._directory = self._own_directory(seat.device.results_dir)
         self._requests = itertools.count(1)
         self.results = MemberResults(
             seat.member,
@@ -326,9 +328,11 @@ class MemberRun:
         """Put our scripts on the device."""
         device = self.seat.device
         deadline = self._deadline(self._tests[0].timeout if self._tests else None)
+        if device.results_dir == DEFAULT_RESULTS_DIR:
+            await self._find_directory(shell, deadline)
         files = {
             f"bin/{name}": Entry(_for_shell(content, device.lava_test_sh_cmd), executable=name != resources.LIBRARY)
-            for name, content in self._scripts().items()
+            for name, content in (await self._missing_scripts(shell, deadline)).items()
         }
         await self._install(shell, files, deadline)
         boot_id = await shell.run(
@@ -343,7 +347,10 @@ class MemberRun:
         deadline = self._deadline(self._tests[0].timeout if self._tests else None)
         shared = await self._hosts.shared(member.id, self._boot_id)
         console = await shell.run("R=$(tty)||R=$(readlink /proc/self/fd/0)||R=", deadline=deadline, check=False)
-        self._cache = f"{self._directory}/lava_multi_node_cache.txt" if shared else overlay.DEFAULT_CACHE
+        elsewhere = device.results_dir == DEFAULT_RESULTS_DIR and self._directory != self._own_directory(
+            DEFAULT_RESULTS_DIR
+        )
+        self._cache = f"{self._directory}/lava_multi_node_cache.txt" if shared or elsewhere else overlay.DEFAULT_CACHE
         settings = overlay.settings(
             job_id=member.id,
             role=member.role,
@@ -368,6 +375,31 @@ class MemberRun:
         if delay and seconds > QUIETLY_TYPED:
             self._note("installing", files=len(files), bytes=size, seconds=round(seconds))
         await install(shell, self._directory, files, deadline=deadline)
+
+    def _own_directory(self, results_dir: str) -> str:
+        return f"{results_dir.replace('%s', self.seat.member.id)}-{self._nonce}"
+
+    async def _find_directory(self, shell: Shell, deadline: float) -> None:
+        """Go elsewhere where the usual place will not do; if no place does, whoever writes there is told why."""
+        candidates = [self._own_directory(each) for each in (DEFAULT_RESULTS_DIR, *OTHER_RESULTS_DIRS)]
+        interpreter = self.seat.device.lava_test_sh_cmd
+        self._directory = (await find_directory(shell, candidates, interpreter, deadline=deadline)) or self._directory
+
+    async def _missing_scripts(self, shell: Shell, deadline: float) -> dict[str, bytes]:
+        """The scripts that have to be sent: those of ours that the device's image has brought are linked instead."""
+        scripts = self._scripts()
+        ours = {name for name, content in resources.target_scripts().items() if scripts.get(name) == content}
+        if self.seat.device.lava_test_sh_cmd != DEFAULT_SHELL or not await link_shipped(
+            shell,
+            f"{self._directory}/bin",
+            ours,
+            resources.version(),
+            ("lava-self", resources.VERSION),
+            deadline=deadline,
+        ):
+            return scripts
+        self._note("shipped", scripts=len(ours))
+        return {name: content for name, content in scripts.items() if name not in ours}
 
     def _scripts(self) -> dict[str, bytes]:
         known = resources.target_scripts()

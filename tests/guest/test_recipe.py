@@ -175,6 +175,9 @@ def test_the_packaging_programs_are_not_missed_once_the_parts_are_here(
     no_programs()
     (tmp_path / "amd64-1").mkdir()
     assert missing(tmp_path) == ["qemu-system-x86_64 (Debian package qemu-system-x86)"]
+    assert missing(tmp_path, recipe.ARM64)[0] == "qemu-system-aarch64 (Debian package qemu-system-arm)"
+    (tmp_path / "arm64-1").mkdir()
+    assert len(missing(tmp_path, recipe.ARM64)) == 1
 
 
 # --- the command line ------------------------------------------------------------------------------------
@@ -190,6 +193,12 @@ def test_the_command_line() -> None:
         *("-chardev", "serial,id=c,path=/dev/tty", "-serial", "chardev:c"),
     ]
     assert pexpect.split_command_line(qemu_command(GUEST)) == words  # type: ignore[no-untyped-call]
+
+
+def test_the_command_line_of_another_architecture() -> None:
+    words = shlex.split(qemu_command(Guest(Path("/kernel"), Path("/initrd"), recipe.ARM64)))
+    assert words[:5] == ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a57"]
+    assert words[words.index("-append") + 1] == "console=ttyAMA0 quiet panic=-1"
 
 
 def test_the_command_line_of_a_noisy_guest() -> None:

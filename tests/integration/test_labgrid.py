@@ -96,5 +96,5 @@ def test_consoles_of_qemu(python: Path, job: Path) -> None:
         "extra_args": f"-no-reboot -net none -initrd {guest.initrd}",
     }
     drivers = {"QEMUDriver": machine, "ShellDriver": {"prompt": "/ # ", "login_timeout": 120, **SHELL}}
-    more = {"tools": {"qemu": shutil.which(recipe.QEMU)}, "images": {"kernel": str(guest.kernel)}}
+    more = {"tools": {"qemu": shutil.which(recipe.AMD64.qemu)}, "images": {"kernel": str(guest.kernel)}}
     run(python, job, {**drivers, "MultinodeDriver": {}}, "test_targets_meet", **more)

@@ -1,4 +1,4 @@
-"""The example jobs on real guests: a kernel's 16550 driver, a UART, and busybox's shell at the end of it."""
+"""Jobs on real guests: a kernel's driver of a 16550 or a PL011, that UART, and busybox's shell at the end of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,23 +21,33 @@ PATIENCE = 240
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def guest() -> recipe.Guest:
-    missing = recipe.missing()
+ROUNDS = 3
+NOISE = "while :; do echo the kernel says something >/dev/kmsg; usleep 50000; done & noise=$!"
+"""Prints a kernel line on the console about twenty times a second."""
+
+
+def made(architecture: recipe.Architecture) -> recipe.Guest:
+    missing = recipe.missing(architecture=architecture)
     if missing:
         text = "not on this host: " + ", ".join(missing)
         if os.environ.get("CI"):
             pytest.fail(text)
         pytest.skip(text)
-    return recipe.prepare()
+    return recipe.prepare(architecture=architecture)
 
 
-@pytest.mark.parametrize("example", MEMBERS)
-def test_an_example_of_the_page_passes(example: str, guest: recipe.Guest, tmp_path: Path) -> None:
-    devices = tmp_path / "guests.yaml"
-    recipe.write_device_file(devices, guest, MEMBERS[example])
-    output = tmp_path / "output"
-    job = FIXTURES / "jobs" / example / "job.yaml"
+@pytest.fixture(scope="module")
+def guest() -> recipe.Guest:
+    return made(recipe.AMD64)
+
+
+@pytest.fixture(scope="module")
+def arm_guest() -> recipe.Guest:
+    return made(recipe.ARM64)
+
+
+def run(job: Path, devices: Path, output: Path) -> list[dict[str, Any]]:
+    """Run a job, which must pass; its results."""
     ran = subprocess.run(
         [sys.executable, "-m", "dispatcher.cli.main", "run", job, "--devices", devices, "--output", output, "-v"],
         capture_output=True,
@@ -44,8 +55,17 @@ def test_an_example_of_the_page_passes(example: str, guest: recipe.Guest, tmp_pa
         timeout=PATIENCE,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    results = yaml.safe_load((output / "results.yaml").read_text())
+    results: list[dict[str, Any]] = yaml.safe_load((output / "results.yaml").read_text())
     assert {case["result"] for case in results} == {"pass"}
+    return results
+
+
+@pytest.mark.parametrize("example", MEMBERS)
+def test_an_example_of_the_page_passes(example: str, guest: recipe.Guest, tmp_path: Path) -> None:
+    devices = tmp_path / "guests.yaml"
+    recipe.write_device_file(devices, guest, MEMBERS[example])
+    output = tmp_path / "output"
+    results = run(FIXTURES / "jobs" / example / "job.yaml", devices, output)
     assert {case["metadata"]["device"] for case in results} == {f"guest-{n + 1}" for n in range(MEMBERS[example])}
     log = (output / "consoles" / "1.log").read_bytes()
     assert re.search(rb"<MN2 [0-9a-f]{12} 1/1 RUNNER EXIT [0-9.]+>\r\n", log), "the bytes of the UART, as they came"
@@ -87,3 +107,47 @@ def test_a_guest_that_reboots_in_the_middle_of_a_test_is_noticed(guest: recipe.G
     ]
     assert wait["result"] == "fail"
     assert why in wait["metadata"]["reason"]
+
+
+def test_two_architectures_meet_while_their_kernels_print(
+    guest: recipe.Guest, arm_guest: recipe.Guest, tmp_path: Path
+) -> None:
+    kinds = {"pc": guest, "arm": arm_guest}
+    devices = {
+        name: {
+            "device_type": name,
+            "console": {"command": recipe.qemu_command(each, loglevel=8, append="printk.devkmsg=on")},
+            "prompts": [recipe.PROMPT],
+        }
+        for name, each in kinds.items()
+    }
+    actions = []
+    for name, other, machine in (("pc", "arm", "aarch64"), ("arm", "pc", "x86_64")):
+        rounds = [
+            step
+            for number in range(ROUNDS)
+            for step in (
+                f"lava-send {name}-{number} machine=$(uname -m)",
+                f"lava-wait {other}-{number}",
+                f'test "$(cat $LAVA_MULTI_NODE_CACHE)" = machine={machine}',
+                f"lava-sync round-{number}",
+            )
+        ]
+        steps = [NOISE, *rounds, "kill $noise", "lava-test-case meets --result pass"]
+        repository = {"metadata": {"format": "Lava-Test Test Definition 1.0", "name": name}, "run": {"steps": steps}}
+        definition = {"name": name, "from": "inline", "path": f"inline/{name}.yaml", "repository": repository}
+        actions.append({"test": {"role": name, "definitions": [definition]}})
+    job = {
+        "job_name": "two architectures",
+        "timeouts": {"job": {"minutes": 4}, "action": {"minutes": 4}},
+        "protocols": {"lava-multinode": {"roles": {name: {"device_type": name, "count": 1} for name in kinds}}},
+        "actions": actions,
+    }
+    (tmp_path / "devices.yaml").write_text(yaml.safe_dump({"devices": devices}))
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job, sort_keys=False))
+    results = run(tmp_path / "job.yaml", tmp_path / "devices.yaml", tmp_path / "output")
+    assert [case["metadata"]["device"] for case in results if case["name"] == "meets"] == ["pc", "arm"]
+    for member in (1, 2):
+        log = (tmp_path / "output" / "consoles" / f"{member}.log").read_bytes()
+        said = [found.start() for found in re.finditer(rb"\] the kernel says something", log)]
+        assert said[0] < log.index(b"SYNC round-0") < said[-1], "it printed during calls"

@@ -205,11 +205,12 @@ async def _serve(members: tuple[Member, ...]) -> tuple[Server, Elsewhere]:
         shown = request.token if isinstance(request, wire.Status) else request.caller.token
         return None if shown == token else "this coordinator serves one test only"
 
-    hall, group = Hall(MemoryJournal()), f"multinode-{secrets.token_hex(4)}"
-    hall.open(group, "", members)
+    run = secrets.token_hex(4)
+    hall, group = Hall(MemoryJournal()), f"multinode-{run}"
+    hall.open(group, run, members)
     server = Server(Desk(hall, gate))
     port = await server.start("127.0.0.1", 0)
-    return server, Elsewhere(Address("127.0.0.1", port), len(members), group, token)
+    return server, Elsewhere(Address("127.0.0.1", port), len(members), group, token, run=run)
 
 
 class _Ready:

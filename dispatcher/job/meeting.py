@@ -62,6 +62,7 @@ class Elsewhere:
     :param size: how many members it has.
     :param token: what shows the coordinator that we are members.
     :param tls: what it is spoken to with; None: in the clear.
+    :param run: the run that ``group`` was opened for, which may say of a member of its own that it will not come.
     """
 
     address: Address
@@ -69,6 +70,7 @@ class Elsewhere:
     group: str | None = None
     token: str | None = None
     tls: ssl.SSLContext | None = None
+    run: str | None = None
 
 
 class RemoteMeeting:
@@ -78,7 +80,7 @@ class RemoteMeeting:
         self, job_name: str, run: str, members: Sequence[Member], there: Elsewhere, tell: Callable[[str], None]
     ) -> None:
         self.name = there.group or f"{re.sub('[^A-Za-z0-9._-]', '-', job_name)[:_NAME_LIMIT]}-{run}"
-        self._run = run if there.group is None else None
+        self._run = run if there.group is None else there.run
         self._members = tuple(members) if there.group is None else ()
         self._there = there
         self._tell = tell

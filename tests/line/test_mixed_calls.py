@@ -48,6 +48,7 @@ def test_a_message_of_64_kib_arrives_over_a_clean_line(shell: Path, tmp_path: Pa
     run_all(tmp_path, shell, CLEAN, [(1, long(1, 65536, ANY if SOAK else PLAIN))])
 
 
+@pytest.mark.timeout(0)
 @pytest.mark.skipif(not SOAK, reason="make soak runs it")
 def test_a_thousand_mixed_calls_arrive_over_a_bad_line(shell: Path, tmp_path: Path) -> None:
     seed = int(os.environ.get("MULTINODE_SEED") or secrets.randbelow(2**32))

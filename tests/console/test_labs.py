@@ -133,7 +133,7 @@ SERIALS = {
 
 @pytest.mark.parametrize("serial", SERIALS)
 def test_a_guest_of_qemu(serial: str, tmp_path: Path) -> None:
-    need(recipe.QEMU, "socat")
+    need(recipe.AMD64.qemu, "socat")
     if recipe.missing():
         pytest.skip("; ".join(recipe.missing()))
     chardev, announced, options = SERIALS[serial]

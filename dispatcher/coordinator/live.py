@@ -21,6 +21,12 @@ from dispatcher.group.rendezvous import Rendezvous
 Data = dict[str, dict[str, str]]
 """Member id → key → value, members in the order of the group."""
 
+KEPT_LIMIT = 256 * 1024 * 1024
+"""Bytes of what its members did that a group keeps: one that never stops is not to fill a disk that others need."""
+
+ACT_COST = 200
+"""Bytes that an act costs beside its texts, about."""
+
 GRACE = 30.0
 """Seconds between telling that members are stuck and failing their waits: a background job may still send."""
 
@@ -54,11 +60,18 @@ class _Waiter:
             self.lingering = None
 
 
+def _size(event: Event) -> int:
+    """Bytes that an event costs, about."""
+    texts = sum(len(key) + len(value) for key, value in event.data) if isinstance(event, Sent) else 0
+    return ACT_COST + len(event.request) + texts
+
+
 class LiveGroup:
     """One group of one run.
 
     :param grace: seconds until the waits of stuck members fail; None: they are only told.
     :param observe: told of what a person should know.
+    :param kept_limit: bytes of what its members did, as journalled, after which nothing new is taken but their leaving.
     :raises GroupError: the members are no group, or the journal's log contradicts them.
 
     ``joined`` holds the requests of the members' last joins; ``unanswered`` the needs of the syncs, by request, that
@@ -73,8 +86,10 @@ class LiveGroup:
         *,
         grace: float | None = GRACE,
         observe: Observer = lambda _notice: None,
+        kept_limit: int = KEPT_LIMIT,
     ) -> None:
         self.name = name
+        self._kept, self._kept_limit = 0, kept_limit
         self._journal = journal
         self._state = Rendezvous(members)
         self._grace = grace
@@ -89,6 +104,7 @@ class LiveGroup:
         last: dict[str, Event] = {}
         for event in journal.read(name):
             self._state.apply(event)
+            self._kept += _size(event)
             last[event.member] = event
             if isinstance(event, Synced):
                 self._note_sync(event)
@@ -128,7 +144,13 @@ class LiveGroup:
         except GroupError as error:
             raise CallRefused(error.what) from None
         self._journal.append(self.name, event)
+        self._kept += _size(event)
         return True
+
+    def _check_room(self, request: str) -> None:
+        """:raises CallRefused: the group keeps so much already that nothing new may be done."""
+        if self._kept > self._kept_limit and not self._state.knows(request):
+            raise CallRefused(f"the group keeps {self._kept_limit:,} bytes of what its members did, and takes no more")
 
     # --- members -------------------------------------------------------------------------------------------
 
@@ -144,6 +166,7 @@ class LiveGroup:
 
         :raises CallRefused: a stranger, or the member is here already.
         """
+        self._check_room(request)
         if self._record(Joined(request, member)):
             self.joined[member] = request
         answer = self._joining.get(request)
@@ -203,6 +226,7 @@ class LiveGroup:
 
     def send(self, request: str, member: str, message_id: str, data: Iterable[tuple[str, str]]) -> None:
         """Store a message; when this returns it is stored. :raises CallRefused: the group's rules forbid it."""
+        self._check_room(request)
         if self._record(Sent(request, member, message_id, tuple(data))):
             self._release(message_id)
 
@@ -212,6 +236,7 @@ class LiveGroup:
         :raises CallRefused: the group's rules forbid it.
         """
         need = self._syncs.get(request)
+        self._check_room(request)
         if need is None and self._record(event := Synced(request, member, message_id)):
             need = self._note_sync(event)
             self._release(message_id)
@@ -237,6 +262,7 @@ class LiveGroup:
             answer: asyncio.Future[Data | CallRefused] = asyncio.get_running_loop().create_future()
             answer.set_result(settled)
             return answer
+        self._check_room(request)
         loop = asyncio.get_running_loop()
         waiter = self._waiting[request] = _Waiter(need, patient, loop.create_future(), loop.time())
         if reason := self._state.impossible(need):
@@ -290,6 +316,7 @@ class LiveGroup:
         self.forget(request)
         settled = self._settled(request, need)
         if settled is None:
+            self._check_room(request)
             reason = f"{why}; {self._state.progress(need)}"
             self._record_failure(request, need, reason)
             settled = CallRefused(reason)

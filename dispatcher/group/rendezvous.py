@@ -47,6 +47,10 @@ class Rendezvous:
 
     # --- the fold ------------------------------------------------------------------------------------------
 
+    def knows(self, request: str) -> bool:
+        """Whether something was done under this request."""
+        return request in self._requests
+
     def apply(self, event: Event) -> bool:
         """Take the next event of the log.
 

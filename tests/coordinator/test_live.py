@@ -13,7 +13,7 @@ from dispatcher.coordinator.journal.memory import MemoryJournal
 from dispatcher.coordinator.live import LiveGroup, Notice
 from dispatcher.errors import CallRefused
 from dispatcher.group.events import Left, Member, WaitFailed
-from dispatcher.group.needs import Kind
+from dispatcher.group.needs import Kind, Need
 
 MEMBERS = (Member("1", "server"), Member("2", "client"), Member("3", "client"))
 
@@ -218,3 +218,32 @@ def test_a_cancelled_wait_leaves_nothing_behind() -> None:
         assert not list(lab.group.calls())
 
     in_lab(scenario)
+
+
+def test_a_member_that_never_stops_is_refused_before_it_fills_the_disk() -> None:
+    async def scenario() -> None:
+        journal = MemoryJournal()
+        group = LiveGroup("g", MEMBERS, journal, kept_limit=5000)
+        await asyncio.gather(*(group.join(f"j{member.id}", member.id) for member in MEMBERS))
+        for number in range(4):
+            group.send(f"s{number}", "1", "x", [("k", "v" * 1000)])
+        with pytest.raises(CallRefused, match=r"keeps 5,000 bytes .*, and takes no more"):
+            group.send("s4", "1", "x", [("k", "v" * 1000)])
+        for new in (
+            lambda: group.arrive("a", "2", "y"),
+            lambda: group.ask("b", Need("2", Kind.WAIT, "z", None)),
+            lambda: group.give_up("c", Need("2", Kind.WAIT, "z", None), "timed out"),
+            lambda: group.enter("d", "2"),
+        ):
+            with pytest.raises(CallRefused, match="takes no more"):
+                new()
+        # What was done is still answered, and everybody may go.
+        group.send("s0", "1", "x", [("k", "v" * 1000)])
+        assert (await group.ask("e", Need("2", Kind.WAIT, "x", None)))["1"]["k"] == "v" * 1000
+        for member in MEMBERS:
+            group.leave(f"l{member.id}", member.id, "its tests have ended")
+        found = LiveGroup("g", MEMBERS, journal, kept_limit=5000)
+        with pytest.raises(CallRefused, match="takes no more"):
+            found.enter("f", "1")
+
+    asyncio.run(scenario())

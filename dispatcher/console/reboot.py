@@ -14,6 +14,7 @@ from typing import Final
 
 from dispatcher.console.connection import SEARCH_WINDOW, Console, plain_text
 from dispatcher.errors import ConsoleClosed, DeviceRebooted
+from dispatcher.framing.grammar import KERNEL_STAMP
 
 QUIET: Final = 2.0
 """Seconds of silence after a prompt before it is asked, and between two answers."""
@@ -25,6 +26,9 @@ QUESTIONS: Final = 2
 """How many empty lines a prompt has to answer, each, to be believed."""
 
 _LOGIN: Final = rb"(?:^|\s)login: ?$"
+_KERNEL: Final = re.compile(KERNEL_STAMP.pattern + rb"[^\n]*(?:\n|\Z)")
+"""What the kernel prints, at any time, also behind a prompt."""
+
 _BOOT: Final = re.compile(rb"(?:^|[\n\]] ?)Linux version [0-9]")
 
 
@@ -64,7 +68,7 @@ class RebootWatch:
 
     def _look(self) -> None:
         """It has been quiet for a while."""
-        line = plain_text(self._tail).rpartition(b"\n")[2]
+        line = _KERNEL.sub(b"", plain_text(self._tail)).rpartition(b"\n")[2]
         if not line.strip() or not any(prompt.search(line) for prompt in self._prompts):
             self._asked = 0
         elif self._asked < QUESTIONS:

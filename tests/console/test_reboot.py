@@ -34,6 +34,7 @@ async def watched(*prompts: str) -> AsyncIterator[tuple[PairTransport, Console]]
         (b"board login: ", "'board login:'"),
         (b"\x1b[?2004hroot@board:~# ", "'root@board:~#'"),
         (b"panda# ", "'panda#'"),
+        (b"panda# [    1.808392] tsc: Refined\r\n[    1.815020] clocksource: tsc\r\n", "'panda#'"),
     ],
 )
 def test_a_prompt_that_answers_twice_is_believed(prompt: bytes, shown: str) -> None:

@@ -70,7 +70,8 @@ def lavas(root: Path, folder: Path, *, log: bool) -> Iterator[Coordinator]:
         port = free.getsockname()[1]
     config = folder / "lava-coordinator.conf"
     config.write_text(json.dumps({"port": port, "blocksize": 4096}))
-    level = ["--loglevel", "INFO" if log else "ERROR"]
+    # DEBUG is what the unit of Debian's package says.
+    level = ["--loglevel", "DEBUG" if log else "ERROR"]
     command = [sys.executable, str(root / "usr/bin/lava-coordinator"), "--config", str(config), *level]
     packages = str(root / "usr/lib/python3/dist-packages")
     with subprocess.Popen(

@@ -9,6 +9,8 @@ import pytest
 
 from .conftest import LOCAL, Multinode, job_text
 
+pytestmark = pytest.mark.slow
+
 Write = Callable[[str, str], Path]
 
 GOOD = job_text({"server": ["lava-sync s"], "client": ["lava-sync s"]})

@@ -25,6 +25,8 @@ from dispatcher.console.connection import INTERRUPT, Console
 from dispatcher.console.shell import LINE_LIMIT, PROMPT_LIMIT, RELEASE, Shell, start
 from dispatcher.errors import ConsoleClosed, ConsoleError, ConsoleTimeout, InstallError
 
+pytestmark = pytest.mark.slow
+
 PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
 
 

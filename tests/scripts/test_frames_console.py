@@ -16,6 +16,8 @@ from script_harness import Device
 from dispatcher.framing.events import InstallFailed, Request, RunnerExit, Signal
 from dispatcher.framing.reliable import Down, Kind, encode_down
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = 100 if os.environ.get("MULTINODE_SOAK") else 17
 """Of three calls each by two processes: a hundred calls."""
 ONE = {"5": {"k": "v"}}

@@ -270,11 +270,14 @@ class Away:
         self.pauses: list[float] = []
         self.told: list[str] = []
         self.slept = asyncio.Event()
+        self.going = asyncio.Event()
+        self.going.set()
 
     async def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
         self.clock.now += seconds
         self.slept.set()
+        await self.going.wait()
         await asyncio.sleep(0)
 
     def client(self, port: int) -> RemoteClient:
@@ -309,12 +312,14 @@ def test_a_coordinator_that_stays_away_is_told_once_and_ends_the_call() -> None:
 def test_a_coordinator_that_comes_back_is_told_and_the_call_goes_on() -> None:
     async def run() -> None:
         away = Away()
+        away.going.clear()  # lest its patience end before the coordinator is back
         client = away.client(await free_port())
         joining = asyncio.ensure_future(client.join("j1"))
         await away.slept.wait()
         lab = Lab(MemoryJournal(), None, None)
         port = client._address.port
         lab.port = await lab.server.start("127.0.0.1", port)
+        away.going.set()
         (_one, two) = clients(lab)
         assert await two.join("j2") == await joining == MEMBERS
         assert [text.rpartition(": ")[2] for text in away.told][-1] == "the coordinator is back"

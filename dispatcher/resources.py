@@ -5,8 +5,11 @@ In a wheel they are inside the package; in a checkout, editable installs include
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from dispatcher.console.install import cksum
@@ -36,13 +39,15 @@ def _folder(installed: str, checkout: str) -> Path:
     raise MultinodeError(f"this installation lacks its {checkout}", hint="install multinode-dispatcher again")
 
 
-def target_scripts() -> dict[str, bytes]:
+@functools.cache
+def target_scripts() -> Mapping[str, bytes]:
     """The scripts for the device and their library, by name: without comments and indentation, which cost a slow line
     a third of the time.
     """
-    return {name: _bare(content) for name, content in _sources().items()}
+    return MappingProxyType({name: _bare(content) for name, content in _sources().items()})
 
 
+@functools.cache
 def version() -> str:
     """What tells these scripts from those of any other version: cksum(1) of all of them, by name in ASCII's order."""
     return cksum(b"".join(_sources().values()))

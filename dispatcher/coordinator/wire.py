@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn, assert_never
 
 from dispatcher.errors import WireError
-from dispatcher.framing.grammar import ID_LIMIT, MESSAGE_LIMIT
+from dispatcher.framing.grammar import ID_LIMIT, MESSAGE_LIMIT, is_printable
 from dispatcher.group.events import Member
 from dispatcher.group.needs import Kind
 
@@ -42,7 +42,6 @@ def _constant(name: str) -> NoReturn:
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 _DECODER: Final = json.JSONDecoder(parse_constant=_constant)
 _HEADER = re.compile(rb"[0-9A-Fa-f]{8}")
-_ESCAPED = re.compile("[\udc80-\udcff]")
 _FORBIDDEN = re.compile("[\0\n\ud800-\udc7f\udd00-\udfff]")
 _BAD_KEY = re.compile("[=\\s\0-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 
@@ -209,10 +208,6 @@ def _wait(caller: Caller, call: str, fields: Mapping[str, Any], ours: Mapping[st
     return Wait(caller, kind, _name(fields, "messageID"), role, patient, background, why)
 
 
-def _printable(text: str) -> bool:
-    return _ESCAPED.sub("", text).isprintable()
-
-
 def _name(fields: Mapping[str, Any], key: str) -> str:
     """A name of something: 1 to :data:`ID_LIMIT` printable bytes. LAVA's clients may write a job's id as a number."""
     if key not in fields:
@@ -224,7 +219,7 @@ def _name(fields: Mapping[str, Any], key: str) -> str:
         raise WireError(f"{key} is no text")
     if (
         not 0 < len(value) <= ID_LIMIT
-        or not _printable(value)
+        or not is_printable(value)
         or len(value.encode("utf-8", "surrogateescape")) > ID_LIMIT
     ):
         raise WireError(f"{key} is not 1 to {ID_LIMIT} printable bytes")
@@ -237,7 +232,7 @@ def _optional(fields: Mapping[str, Any], key: str) -> str | None:
 
 def _reason(ours: Mapping[str, Any], default: str) -> str:
     reason = ours.get("reason", default)
-    if not isinstance(reason, str) or not _printable(reason):
+    if not isinstance(reason, str) or not is_printable(reason):
         raise WireError("reason is no line of text")
     return reason[:REASON_LIMIT]
 

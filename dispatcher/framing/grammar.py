@@ -39,6 +39,14 @@ ID_LIMIT: Final = 128
 MESSAGE_LIMIT: Final = 64 * 1024
 """All keys and values of one message, bytes. More is refused on the device."""
 
+_NO_UTF8: Final = re.compile("[\udc80-\udcff]")
+
+
+def is_printable(text: str) -> bool:
+    """Whether a text is one printable line. Bytes that are no UTF-8, which stand as surrogates, are printable too."""
+    return _NO_UTF8.sub("", text).isprintable()
+
+
 # --- buffers ---------------------------------------------------------------------------------------------
 
 LINE_LIMIT: Final = MESSAGE_LIMIT + 1024

@@ -6,7 +6,6 @@ A plugin adds a call of its own by subclassing :class:`Call` (entry point group 
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -127,7 +126,6 @@ def _message_id(args: Sequence[str]) -> str:
     message_id = args[0]
     if len(message_id.encode("utf-8", "surrogateescape")) > grammar.ID_LIMIT:
         raise CallRefused(f"a message ID has at most {grammar.ID_LIMIT} bytes")
-    # Bytes that are no UTF-8 stand as surrogates, which are printable bytes all the same.
-    if "=" in message_id or " " in message_id or not re.sub("[\udc80-\udcff]", "", message_id).isprintable():
+    if "=" in message_id or " " in message_id or not grammar.is_printable(message_id):
         raise CallRefused(f"{message_id!r} is no message ID: printable characters without blanks and '='")
     return message_id

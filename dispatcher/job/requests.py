@@ -15,6 +15,7 @@ from typing import Final
 
 from dispatcher.coordinator.client import GroupClient
 from dispatcher.errors import CallRefused, MultinodeError
+from dispatcher.framing.grammar import ID_LIMIT
 from dispatcher.group.needs import Kind
 from dispatcher.job import keys
 from dispatcher.job.testdef import Definition
@@ -61,7 +62,7 @@ def _request(entry: Node, roles: frozenset[str]) -> Request:
     found = entry.mapping(keys.REQUEST)
     call = entry.need(found, "request")
     kind = _KINDS[call.choice(_KINDS)]
-    message_id = entry.need(found, "messageID").line_of_text(128)
+    message_id = entry.need(found, "messageID").line_of_text(ID_LIMIT)
     if any(char.isspace() or char == "=" for char in message_id):
         raise found["messageID"].error(f"a message ID is one word without '=', not {quoted(message_id)}")
     role = None

@@ -318,6 +318,22 @@ class TestNoStty:
         assert host.printed.count(said) == 1
         assert [request.args for request in host.requests] == [("x",), ("y",)]
 
+    def test_a_call_outlives_its_clock(self, device: Device, path: str) -> None:
+        """On one processor what reads by a clock is done with it before that ran, and dash forgets signals then."""
+        device.add(
+            "lava-locks",
+            '#!/bin/sh\n. "${0%"${0##*/}"}./lava-multi-node.lib"\nlava_console\n_id=0\n_guard\n'
+            "for _time in 1 2 3 4 5; do _lock; _unlock; done\necho unlocked\n",
+        )
+        processors = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(processors)})
+        try:
+            host = start(device, "lava-locks", env={"PATH": path})
+        finally:
+            os.sched_setaffinity(0, processors)
+        assert host.finish() == 0
+        assert host.printed == b"unlocked\n"
+
 
 class Stage:
     """What the runner is given: a directory with test definitions."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -24,26 +23,6 @@ pytestmark = pytest.mark.slow
 ROUNDS = 3
 NOISE = "while :; do echo the kernel says something >/dev/kmsg; usleep 50000; done & noise=$!"
 """Prints a kernel line on the console about twenty times a second."""
-
-
-def made(architecture: recipe.Architecture) -> recipe.Guest:
-    missing = recipe.missing(architecture=architecture)
-    if missing:
-        text = "not on this host: " + ", ".join(missing)
-        if os.environ.get("CI"):
-            pytest.fail(text)
-        pytest.skip(text)
-    return recipe.prepare(architecture=architecture)
-
-
-@pytest.fixture(scope="module")
-def guest() -> recipe.Guest:
-    return made(recipe.AMD64)
-
-
-@pytest.fixture(scope="module")
-def arm_guest() -> recipe.Guest:
-    return made(recipe.ARM64)
 
 
 def run(job: Path, devices: Path, output: Path) -> list[dict[str, Any]]:

@@ -97,6 +97,10 @@ class CoordinatorError(WorldError):
     """The coordinator cannot be reached or broke its protocol. ``where`` is ``host:port``."""
 
 
+class UntrustedError(CoordinatorError):
+    """It and this client do not agree on TLS."""
+
+
 class JournalError(WorldError):
     """The coordinator's journal cannot be opened or written. ``where`` is its path."""
 

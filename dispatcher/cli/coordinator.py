@@ -27,6 +27,8 @@ from dispatcher.coordinator.server import Limits, Server
 from dispatcher.coordinator.settings import File, Settings
 from dispatcher.errors import JournalError, Stopped
 
+_LOCAL = "127.0.0.1"
+
 _OTHER_FILES = 64
 """Files that this process has open beside its connections."""
 
@@ -86,12 +88,15 @@ async def serve(settings: Settings, journal: Journal, tokens: Tokens | None, tls
     limits = settings.limits
     server = Server(desk, limits=replace(limits, connections=_connections(limits)))
     ended = _end_with_the_journal(server)
-    port = await server.start(settings.host, settings.port, ssl=tls)
     try:
+        addresses = [str(Address(settings.host, await server.start(settings.host, settings.port, ssl=tls)))]
+        if settings.local_port is not None:
+            addresses.append(f"{Address(_LOCAL, await server.start(_LOCAL, settings.local_port))} without TLS")
         async with _metrics(settings, server):
             # Whoever has started us with --port 0 reads here which one it is.
-            print(f"ready on {Address(settings.host, port)}", flush=True)
-            notify.ready(f"{Address(settings.host, port)}, {len(hall.rooms)} groups from the journal")
+            for address in addresses:
+                print(f"ready on {address}", flush=True)
+            notify.ready(f"{', '.join(addresses)}, {len(hall.rooms)} groups from the journal")
             await ended
     finally:
         notify.stopping()

@@ -6,10 +6,9 @@ import argparse
 import ssl
 from pathlib import Path
 
-from dispatcher.coordinator.access import client_tls
+from dispatcher.coordinator.access import client_tls, read_token
 from dispatcher.coordinator.remote import DEFAULT_PORT, Address
-from dispatcher.errors import UsageError
-from dispatcher.framing.grammar import ID_LIMIT
+from dispatcher.errors import FileError, UsageError
 
 
 def add_options(command: argparse.ArgumentParser, default: Address | None, note: str | None = None) -> None:
@@ -67,9 +66,6 @@ def _address(text: str) -> Address:
 
 def _token(path: str) -> str:
     try:
-        word = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise argparse.ArgumentTypeError(f"cannot read a token from {path}: {error}") from None
-    if not 0 < len(word.encode()) <= ID_LIMIT or not word.isprintable():
-        raise argparse.ArgumentTypeError(f"{path} does not hold 1 to {ID_LIMIT} printable bytes")
-    return word
+        return read_token(Path(path))
+    except FileError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -25,6 +25,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
     add("--host", "ADDRESS", f"the address to listen on (default: {default.host})")
     add("--port", "PORT", f"the port, 0 for any that is free (default: {default.port})")
+    add("--local-port", "PORT", "beside TLS, listen on 127.0.0.1 without it: for LAVA's clients on this machine")
     command.add_argument(
         "--insecure-listen",
         action="store_true",
@@ -82,6 +83,9 @@ def read_settings(arguments: argparse.Namespace) -> tuple[Settings, File]:
     settings = Settings(**values)
     if settings.tls_cert is None and (settings.tls_key or settings.tls_client_ca):
         raise UsageError("a key or a client CA is of no use without a certificate", where="--tls-cert")
+    if settings.tls_cert is None and settings.local_port is not None:
+        hint = "without TLS there is --port; with --host localhost only this machine reaches it"
+        raise UsageError("a port without TLS is of no use where no other has it", where="--local-port", hint=hint)
     return settings, file
 
 

@@ -149,6 +149,20 @@ def _check_secret(path: Path) -> None:
 # --- tokens ------------------------------------------------------------------------------------------------------
 
 
+def read_token(path: Path) -> str:
+    """A client's token, from a file that holds nothing else.
+
+    :raises FileError: the file cannot be read, or holds something else.
+    """
+    try:
+        word = _read(path, TOKENS_LIMIT).decode().strip()
+    except UnicodeDecodeError:
+        word = ""
+    if not word.isprintable() or not 0 < len(word.encode()) <= TOKEN_MAXIMUM:
+        raise FileError(f"does not hold a token of 1 to {TOKEN_MAXIMUM} printable bytes", where=str(path))
+    return word
+
+
 @dataclass(frozen=True, slots=True)
 class _Line:
     groups: str

@@ -17,7 +17,7 @@ from typing import Final
 
 from dispatcher.coordinator import wire
 from dispatcher.coordinator.live import Data
-from dispatcher.errors import CallRefused, CoordinatorError, WireError
+from dispatcher.errors import CallRefused, CoordinatorError, UntrustedError, WireError
 from dispatcher.group import deadends
 from dispatcher.group.events import Member
 from dispatcher.group.needs import Kind
@@ -86,7 +86,7 @@ async def exchange(
     except asyncio.IncompleteReadError:
         raise CoordinatorError("the coordinator closed the connection", where=str(address)) from None
     except tls.SSLError as error:
-        raise CoordinatorError(f"TLS with the coordinator failed: {_reason(error)}", where=str(address)) from None
+        raise UntrustedError(f"TLS with the coordinator failed: {_reason(error)}", where=str(address)) from None
     except OSError as error:
         # asyncio puts the address, which stands before it already, into most of its texts.
         text = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
@@ -149,6 +149,7 @@ class RemoteClient:
         self._sleep = sleep
         self._clock = clock or asyncio.get_running_loop().time
         self._away_since: float | None = None
+        self._met = False
         self._members: tuple[Member, ...] = place.members
         self._join: str | None = None
 
@@ -220,7 +221,8 @@ class RemoteClient:
 
         :param request: the request for a hold of so many seconds.
         :param keep_on: whether a reply means to ask again, too.
-        :raises CoordinatorError: the coordinator has been away for too long, or at the deadline.
+        :raises CoordinatorError: the coordinator has been away for too long, or at the deadline, or one side's
+            certificate is not the other's choice from the start, which no waiting cures.
         """
         attempt = 0
         while True:
@@ -241,6 +243,8 @@ class RemoteClient:
 
     async def _bear(self, error: CoordinatorError, pause: float, deadline: float) -> None:
         now = self._clock()
+        if isinstance(error, UntrustedError) and not self._met:
+            raise error
         if self._away_since is None:
             self._away_since = now
             self._tell(f"{error}; trying again")
@@ -251,6 +255,7 @@ class RemoteClient:
         await self._sleep(min(pause, deadline - now))
 
     def _back(self) -> None:
+        self._met = True
         if self._away_since is not None:
             self._tell(f"{self._address}: the coordinator is back")
             self._away_since = None

@@ -78,11 +78,12 @@ class Server:
         self._empty: asyncio.Event | None = None
 
     async def start(self, host: str, port: int, *, ssl: tls.SSLContext | None = None) -> int:
-        """Listen; the port, which is another one where 0 was asked for.
+        """Listen, perhaps there too; the port, which is another one where 0 was asked for.
 
         :raises CoordinatorError: that address cannot be listened on.
         """
         loop = asyncio.get_running_loop()
+        first = len(self._servers)
         try:
             for listening in await listen(host, port, BACKLOG):
                 server = await loop.create_server(
@@ -97,8 +98,9 @@ class Server:
         except OSError as error:
             where = f"{host}:{port}"
             raise CoordinatorError(f"cannot listen there: {error.strerror or error}", where=where) from None
-        self._sweeping = loop.call_later(self._sweep, self._expire)
-        return int(self._servers[0].sockets[0].getsockname()[1])
+        if self._sweeping is None:
+            self._sweeping = loop.call_later(self._sweep, self._expire)
+        return int(self._servers[first].sockets[0].getsockname()[1])
 
     def _at_once(self, client: socket.socket) -> bool:
         """Answer a client whose request is here whole, and whose answer is one line that the kernel takes at once."""

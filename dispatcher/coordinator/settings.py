@@ -27,8 +27,14 @@ from dispatcher.wording import nearest, quoted
 FILE_LIMIT: Final = 64 * 1024
 """Bytes of the file."""
 
-CLIENTS_KEYS: Final = frozenset(("blocksize", "poll_delay", "coordinator_hostname"))
-"""Keys of LAVA that only its clients need: where they connect to, how much they read at a time, how often they ask."""
+CLIENTS_KEYS: Final = frozenset(
+    [
+        "blocksize",
+        "poll_delay",
+        *(f"coordinator_{name}" for name in ("hostname", "tls_ca", "tls_cert", "tls_key", "token_file")),
+    ]
+)
+"""Keys that only LAVA's clients need, and multinode-lava's: where they connect to and how, how often they ask."""
 
 _LIMITS = Limits()
 _DURATION_LIMIT = 365 * 24 * 3600
@@ -41,6 +47,7 @@ class Settings:
     """What a service is told.
 
     :param host: the address to listen on; :param port: 0 for any that is free.
+    :param local_port: listen there too, without TLS, on this machine alone; None: do not.
     :param insecure_listen: listen beyond this machine without TLS.
     :param journal: the journal's file; None: in memory.
     :param stuck_grace: seconds until the waits of stuck members fail; None: never.
@@ -51,6 +58,7 @@ class Settings:
 
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
+    local_port: int | None = None
     insecure_listen: bool = False
     journal: Path | None = None
     sync: Sync = Sync.NORMAL
@@ -145,6 +153,7 @@ def _one_of(words: type[Sync] | type[LogFormat]) -> Reader:
 READERS: Final[Mapping[str, Reader]] = {
     "host": _text,
     "port": _whole(0, 65535),
+    "local_port": _whole(0, 65535),
     "insecure_listen": _flag,
     "journal": _journal,
     "sync": _one_of(Sync),

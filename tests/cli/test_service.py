@@ -129,6 +129,9 @@ def test_what_it_refuses_to_start_with(tmp_path: Path, refused: Callable[..., tu
     )
     status, told = refused("--tls-key", tmp_path / "key")
     assert (status, told) == (2, "multinode: --tls-cert: a key or a client CA is of no use without a certificate\n")
+    status, told = refused("--local-port", "0")
+    assert status == 2
+    assert told.startswith("multinode: --local-port: a port without TLS is of no use where no other has it\n")
     status, told = refused("--port", "x")
     assert status == 2
     assert told.endswith("port must be a whole number from 0 to 65535, not 'x'\n")
@@ -250,6 +253,30 @@ def test_a_run_over_tls_with_a_token(tmp_path: Path, multinode: Multinode, write
         silent = multinode(*there, "--tls-ca", pki.ca, *mine)
         assert "asks for a token, and there is none" in silent.out + silent.err
         assert silent.status != 0
+
+
+def test_lavas_clients_of_this_machine_need_no_tls(tmp_path: Path, write: Callable[[str, str], Path]) -> None:
+    pki = Pki(tmp_path)
+    guards = ("--tls-cert", pki.server, "--tls-key", pki.key("server"))
+    with service(tmp_path, "--host", "0.0.0.0", "--port", "0", *guards, "--local-port", "0") as running:
+        assert running.process.stdout
+        words = running.process.stdout.readline().split(maxsplit=3)
+        assert words[:2] + words[3:] == ["ready", "on", "without TLS\n"]
+        host, _, port = words[2].partition(":")
+        assert (host, port == str(running.port)) == ("127.0.0.1", False)
+        job = write("job.yaml", job_text({"server": ["lava-send ready"], "client": ["lava-wait ready"]}))
+        there = ("attach", job, "--devices", LOCAL, "--group", "g", "--job-id")
+
+        def attach(number: int, role: str, *more: str | Path) -> subprocess.Popen[str]:
+            output = ("--output", tmp_path / role)
+            command = [*there, str(number), "--role", role, *more, *output]
+            return subprocess.Popen([sys.executable, "-m", "dispatcher.cli.main", *command], text=True)
+
+        members = [
+            attach(1, "server", "--coordinator", f"localhost:{running.port}", "--tls-ca", pki.ca),
+            attach(2, "client", "--coordinator", f"127.0.0.1:{port}"),
+        ]
+        assert [member.wait(PATIENCE) for member in members] == [0, 0]
 
 
 class FullDisk(MemoryJournal):

@@ -55,11 +55,12 @@ def test_every_setting_can_stand_in_the_file(tmp_path: Path) -> None:
         "metrics_host": "::1",
         "metrics_port": 9100,
         "log_format": "json",
+        "local_port": 3080,
     }
     assert set(content) == set(READERS)
     file = read_file(written(tmp_path, json.dumps(content)))
     assert Settings(**file.values) == Settings(
-        *("::1", 0, True, tmp_path / "state/journal", Sync.FULL, 0.0, None, 10, 500, 1.0, 2.5, 30.0),
+        *("::1", 0, 3080, True, tmp_path / "state/journal", Sync.FULL, 0.0, None, 10, 500, 1.0, 2.5, 30.0),
         *(Path("/etc/ssl/cert.pem"), tmp_path / "key.pem", tmp_path / "ca.pem", tmp_path / "tokens", "::1", 9100),
         LogFormat.JSON,
     )

@@ -1,7 +1,7 @@
 """A job of LAVA's in a process of its own: LAVA's parser makes it, and its protocols are set up and called.
 
-Arguments: the coordinator's port, the member's id, its role, the group's size, then the calls as one JSON list. Prints
-what the parser selected as ``MODULE.CLASS``, then the outcome of each call, a line of JSON each.
+Arguments: the file with its settings, the member's id, its role, the group's size, then the calls as one JSON list.
+Prints what the parser selected as ``MODULE.CLASS``, then the outcome of each call, a line of JSON each.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def job(role: str, size: int) -> str:
 
 
 def main() -> None:
-    port, job_id, role, size, calls = sys.argv[1:]
+    settings, job_id, role, size, calls = sys.argv[1:]
     made = JobParser().parse(job(role, int(size)), NewDevice(io.StringIO(DEVICE)), job_id, logging.getLogger("x"), None)
     for protocol in made.protocols:
         print(f"{type(protocol).__module__}.{type(protocol).__qualname__}", flush=True)
@@ -51,8 +51,8 @@ def main() -> None:
     # What is read from a file that only root may make.
     exists = os.path.exists
     os.path.exists = lambda path: path == CONFIG or exists(path)
-    settings = {"port": int(port), "coordinator_hostname": "localhost", "blocksize": 4096, "poll_delay": 1}
-    protocol.read_settings = lambda _name: settings
+    read = protocol.read_settings
+    protocol.read_settings = lambda _name: read(settings)
     protocol.set_up()
     for call in json.loads(calls):
         try:

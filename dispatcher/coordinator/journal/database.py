@@ -84,6 +84,15 @@ def put_in_place(fresh: Path, path: Path) -> None:
         os.close(directory)
 
 
+def check_place(path: Path) -> None:
+    """Refuse a directory, a device or the like, which nobody wants renamed.
+
+    :raises JournalError: it is one.
+    """
+    if path.exists() and not path.is_file():
+        raise JournalError("is no file, so it cannot hold the journal", where=str(path))
+
+
 def identify(path: Path) -> bool:
     """Look at the file's first bytes, before SQLite gets to write into it.
 
@@ -91,10 +100,7 @@ def identify(path: Path) -> bool:
 
     :return: whether there is anything.
     :raises Damaged: another program's, a newer version's, or no database.
-    :raises JournalError: no file, but a device or the like, which nobody wants renamed.
     """
-    if path.exists() and not path.is_file():
-        raise JournalError("is no file, so it cannot hold the journal", where=str(path))
     if not path.exists() or not path.stat().st_size:
         if any(path.with_name(path.name + suffix).exists() for suffix in COMPANIONS):
             raise Damaged("is empty, but not what stands beside it")

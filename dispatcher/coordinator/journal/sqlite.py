@@ -46,6 +46,7 @@ class SqliteJournal:
     def __init__(self, path: Path, *, sync: Sync = Sync.NORMAL, tell: Callable[[str], None]) -> None:
         self._path = path
         self._full = sync is Sync.FULL
+        file.check_place(path)
         self._mark = Mark(path.with_name(f"{path.name}-mark"), path)
         try:
             with self._told():

@@ -1,20 +1,14 @@
-"""Relays a port that cannot be polled, as most of pyserial's URLs, to a socket that can: a thread for each way."""
+"""Relays what cannot be polled, as most of pyserial's URLs, to a socket that can: a thread for each way."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import queue
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any
-
-import serial
+from typing import Protocol
 
 from dispatcher.errors import ConsoleError
-from dispatcher.framing import grammar
 
 POLL = 0.2
 """Seconds after which a relay looks whether it is to end; data is handed on at once."""
@@ -23,17 +17,40 @@ _WRITER_END = 1.0
 """Seconds that a relay's writer may take to notice that its port is closed."""
 
 
+class Port(Protocol):
+    """What is relayed; called by the relay's threads, which take whatever it raises for its end."""
+
+    def read(self) -> bytes:
+        """What came, as soon as something did; nothing once :data:`POLL` seconds went by without any."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Write all of it; raise once the port is closed."""
+        ...
+
+    def close(self) -> None:
+        """Close it, whatever state it is in; never raises."""
+        ...
+
+    def last_words(self) -> bytes:
+        """What it had read before it ended; never raises."""
+        ...
+
+    def reason(self, error: Exception) -> str:
+        """Why it has ended, from what it raised."""
+        ...
+
+
 class Relay:
     """Threads between a port that cannot be polled and a socket that can.
 
-    :param open_port: may take its time; its error becomes the relay's.
+    :param open_port: called by a thread, and may take its time; its :class:`ConsoleError` becomes the relay's.
     :param settled: called by a thread once the port is open, or cannot be opened.
     :ivar is_open: whether the port has been opened.
     :ivar error: why the relay has ended, None while it has not.
     """
 
-    def __init__(self, url: str, open_port: Callable[[], serial.Serial], settled: Callable[[], None]) -> None:
-        self._url = url
+    def __init__(self, open_port: Callable[[], Port], settled: Callable[[], None] = lambda: None) -> None:
         self._open_port = open_port
         self._settled = settled
         self.is_open = False
@@ -56,34 +73,25 @@ class Relay:
         writer = threading.Thread(target=self._outward, args=(port,), daemon=True)
         writer.start()
         self._inward(port)
-        close_port(port)
+        port.close()
         writer.join(_WRITER_END)
 
-    def _inward(self, port: serial.Serial) -> None:
+    def _inward(self, port: Port) -> None:
         try:
             while not self._stopping.is_set():
-                if data := port.read(1):
-                    self._ours.sendall(data + self._more(port))
-        except (serial.SerialException, OSError) as error:
+                if data := port.read():
+                    self._ours.sendall(data)
+        except Exception as error:
             with contextlib.suppress(OSError):
-                self._ours.sendall(_last_words(port))
-            self._fail(f"{self._url} ended: {explain(error)[0]}")
+                self._ours.sendall(port.last_words())
+            self._fail(port.reason(error))
 
-    def _more(self, port: serial.Serial) -> bytes:
-        if not is_socket(self._url):
-            return port.read(port.in_waiting)
-        try:
-            # pyserial knows of one byte at most that waits in a socket.
-            return os.read(port.fileno(), grammar.READ_SIZE)
-        except BlockingIOError:
-            return b""
-
-    def _outward(self, port: serial.Serial) -> None:
+    def _outward(self, port: Port) -> None:
         try:
             while data := self._ours.recv(1024):
                 port.write(data)
         except Exception as error:  # what a port raises that is closed meanwhile is anybody's guess
-            self._fail(f"{self._url} ended: {explain(error)[0]}")
+            self._fail(port.reason(error))
 
     def _fail(self, error: str) -> None:
         if self.error is None and not self._stopping.is_set():
@@ -100,45 +108,3 @@ class Relay:
         self._thread.join()
         self._ours.close()
         self._theirs.close()
-
-
-def is_socket(url: str) -> bool:
-    """Whether a URL is that of a bare TCP connection."""
-    return url.lower().startswith("socket://")
-
-
-def close_port(port: serial.Serial) -> None:
-    """Close a port, whatever state it is in."""
-    # pyserial drops a socket unclosed whose other end has gone.
-    underlying: Any = getattr(port, "_socket", None)
-    with contextlib.suppress(serial.SerialException, OSError):
-        port.close()
-    if underlying is not None:
-        underlying.close()
-
-
-def explain(error: Exception) -> tuple[str, str | None]:
-    """What pyserial's error says, once, and what to do about it."""
-    number = getattr(error, "errno", None)
-    match number:
-        case errno.ENOENT:
-            return "there is no such file", "see console: serial: in the device file, and whether the cable is in"
-        case errno.EACCES:
-            return "permission denied", "your user may have to join the group that owns it, often dialout"
-        case errno.EAGAIN:
-            return "another program uses it", "close that one first"
-        case int():
-            return os.strerror(number), None
-        case _:
-            # pyserial's own texts repeat the port and end with the system's error.
-            return str(error).rpartition("[Errno ")[2].partition("] ")[2] or str(error) or type(error).__name__, None
-
-
-def _last_words(port: serial.Serial) -> bytes:
-    """What was read before the end: pyserial's ``rfc2217://`` tells the end first, and keeps the rest to itself."""
-    unread: Any = getattr(port, "_read_buffer", None)
-    words = b""
-    with contextlib.suppress(queue.Empty):
-        while isinstance(unread, queue.Queue):
-            words += unread.get_nowait() or b""
-    return words

@@ -17,7 +17,8 @@ from pexpect import fdpexpect
 from pexpect.spawnbase import SpawnBase
 
 from dispatcher.console.holder import holder, is_simulated
-from dispatcher.console.relay import POLL, Relay, close_port, explain
+from dispatcher.console.port import SerialPort, close_port, explain
+from dispatcher.console.relay import POLL, Relay
 from dispatcher.console.transport import Option, Transport
 from dispatcher.errors import ConsoleError, UserError
 
@@ -82,7 +83,7 @@ class SerialTransport(Transport):
         if self._is_url:
             self._settled = settled = asyncio.Event()
             loop = asyncio.get_running_loop()
-            self._relay = Relay(self._url, self._open_port, lambda: _tell(loop, settled))
+            self._relay = Relay(lambda: SerialPort(self._url, self._open_port()), lambda: _tell(loop, settled))
             descriptor = self._relay.descriptor
         else:
             self._port = self._open_port()

@@ -6,12 +6,10 @@ It needs labgrid (the extra ``labgrid``), and nothing else here imports it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
-import socket
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import attr
 import pexpect
@@ -21,21 +19,16 @@ from labgrid.protocol import ConsoleProtocol
 from pexpect import fdpexpect
 from pexpect.spawnbase import SpawnBase
 
+from dispatcher.console.relay import POLL, Relay
 from dispatcher.console.transport import Option, Transport
 from dispatcher.framing import grammar
-
-_POLL: Final = 0.1
-"""Seconds that a read waits for data, after which the reader looks whether it is to end."""
 
 _EMPTY: Final = 0.01
 """Seconds between two reads of a console that answers with nothing where others wait."""
 
 
 class LabgridTransport(Transport):
-    """A console that labgrid has activated, and that stays its own: opening and closing this starts and stops our use.
-
-    labgrid knows no descriptor that could be polled, so two threads call ``read()`` and ``write()``.
-    """
+    """A console that labgrid has activated, and that stays its own: this only begins and ends our use of it."""
 
     OPTIONS: ClassVar[Mapping[str, str]] = {}
 
@@ -43,42 +36,40 @@ class LabgridTransport(Transport):
         """``options``: none; the parameter is every transport's."""
         super().__init__(console.target.name, options or {})
         self._console = console
-        # labgrid's report of steps keeps one stack for all threads, and would get a step for every read.
-        self._read: Callable[..., bytes | None] = inspect.unwrap(type(console).read)
-        self._write: Callable[..., int | None] = inspect.unwrap(type(console).write)
-        self._ending = threading.Event()
-        self._threads: list[threading.Thread] = []
-        self._why = "labgrid's console ended"
+        self._relay: Relay | None = None
 
     def open(self) -> SpawnBase[bytes]:
-        self._ours, self._theirs = socket.socketpair()
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._inward, self._outward)]
-        for thread in self._threads:
-            thread.start()
-        spawn: fdpexpect.fdspawn[bytes] = fdpexpect.fdspawn(self._theirs.fileno(), timeout=None, encoding=None)
+        self._relay = Relay(lambda: LabgridPort(self._console))
+        spawn: fdpexpect.fdspawn[bytes] = fdpexpect.fdspawn(self._relay.descriptor, timeout=None, encoding=None)
         spawn.delaybeforesend = None
         spawn.delayafterread = None
         return spawn
 
     async def close(self) -> None:
-        self._end()
-        for thread in self._threads:
-            await asyncio.to_thread(thread.join)
-        self._ours.close()
-        self._theirs.close()
+        if self._relay is not None:
+            await asyncio.to_thread(self._relay.stop)
 
     def ended(self) -> str:
-        return self._why
+        return (self._relay and self._relay.error) or "labgrid's console ended"
 
-    def _inward(self) -> None:
-        with self._told():
-            while not self._ending.is_set():
-                # Some drivers wait until they have as much as they were asked for.
-                data = self._some(1, _POLL)
-                if data:
-                    self._ours.sendall(data + self._some(grammar.READ_SIZE, 0.0))
-                else:
-                    self._ending.wait(_EMPTY)
+
+class LabgridPort:
+    """A console of labgrid's as a relay takes it: labgrid knows no descriptor that could be polled."""
+
+    def __init__(self, console: ConsoleProtocol) -> None:
+        self._console = console
+        # labgrid's report of steps keeps one stack for all threads, and would get a step for every read.
+        self._read: Callable[..., bytes | None] = inspect.unwrap(type(console).read)
+        self._write: Callable[..., int | None] = inspect.unwrap(type(console).write)
+        self._ending = threading.Event()
+
+    def read(self) -> bytes:
+        # Some drivers wait until they have as much as they were asked for.
+        data = self._some(1, POLL)
+        if data:
+            return data + self._some(grammar.READ_SIZE, 0.0)
+        self._ending.wait(_EMPTY)
+        return b""
 
     def _some(self, size: int, timeout: float) -> bytes:
         try:
@@ -86,32 +77,23 @@ class LabgridTransport(Transport):
         except pexpect.TIMEOUT:
             return b""
 
-    def _outward(self) -> None:
-        with self._told():
-            while data := self._ours.recv(grammar.READ_SIZE):
-                while data and not self._ending.is_set():
-                    try:
-                        written = self._write(self._console, data)
-                    except BlockingIOError:
-                        self._ending.wait(_EMPTY)
-                        continue
-                    data = b"" if written is None else data[written:]
+    def write(self, data: bytes) -> None:
+        while data and not self._ending.is_set():
+            try:
+                written = self._write(self._console, data)
+            except BlockingIOError:
+                self._ending.wait(_EMPTY)
+                continue
+            data = b"" if written is None else data[written:]
 
-    @contextlib.contextmanager
-    def _told(self) -> Any:
-        """Have whatever a driver raises end the console, as its reason."""
-        try:
-            yield
-        except Exception as error:
-            if not self._ending.is_set():
-                self._why = " ".join(f"labgrid's console ended: {type(error).__name__}: {error}".split())
-        finally:
-            self._end()
-
-    def _end(self) -> None:
+    def close(self) -> None:
         self._ending.set()
-        with contextlib.suppress(OSError):
-            self._ours.shutdown(socket.SHUT_RDWR)
+
+    def last_words(self) -> bytes:
+        return b""
+
+    def reason(self, error: Exception) -> str:
+        return " ".join(f"labgrid's console ended: {type(error).__name__}: {error}".split())
 
 
 @target_factory.reg_driver

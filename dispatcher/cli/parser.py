@@ -99,7 +99,7 @@ def _add_run_options(command: argparse.ArgumentParser, default_output: str) -> N
 def _add_grace(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--stuck-grace",
-        type=_seconds,
+        type=service.reader("stuck_grace"),
         metavar="SECONDS|never",
         default=GRACE,
         help="when the waits of members that can only wait for each other fail (default: %(default)g)",
@@ -110,18 +110,6 @@ def _job_id(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
         raise argparse.ArgumentTypeError(f"{text!r} is no job id: digits only")
     return int(text)
-
-
-def _seconds(text: str) -> float | None:
-    if text == "never":
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of seconds nor 'never'")
-    return seconds
 
 
 def _size(text: str) -> int | None:

@@ -18,7 +18,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
     def add(option: str, metavar: str, text: str) -> None:
         key = option.removeprefix("--").replace("-", "_")
-        command.add_argument(option, type=_reader(key), metavar=metavar, default=argparse.SUPPRESS, help=text)
+        command.add_argument(option, type=reader(key), metavar=metavar, default=argparse.SUPPRESS, help=text)
 
     command.add_argument(
         "--config", type=Path, metavar="FILE", help="a lava-coordinator.conf; an option wins over what stands there"
@@ -60,7 +60,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add("--log-format", "text|json", f"what a line of the log looks like (default: {default.log_format.value})")
 
 
-def _reader(key: str) -> Callable[[str], Any]:
+def reader(key: str) -> Callable[[str], Any]:
+    """What argparse makes a setting of the coordinator with, as its file does."""
+
     def read(text: str) -> Any:
         try:
             return read_value(key, text)

@@ -123,6 +123,27 @@ def test_options_travel_with_the_wait(device: Device) -> None:
     assert host.printed == b"5:k=v\n5:k=v\n"
 
 
+def test_another_shell_of_the_test_may_send_what_a_call_waits_for(device: Device) -> None:
+    host = Host(
+        device.test(
+            """
+            mkfifo held
+            { read -r line <held; } & other=$!
+            lava-wait beside
+            (lava-wait-all further-off; exit)
+            echo >held; wait $other
+            lava-wait alone
+            /bin/sleep 60 & other=$!
+            until grep -q sleep /proc/$other/comm; do :; done
+            lava-sync no-shell; kill $other
+            """,
+        ),
+        react=lambda _: ONE,
+    )
+    assert host.finish() == 0
+    assert host.told == ["WAIT/b beside", "WAIT_ALL/b further-off", "WAIT alone", "SYNC no-shell"]
+
+
 def test_other_timeouts_are_refused(device: Device) -> None:
     device.cache.write_text("old\n")
     for value in ("", "x", "1.2.3", ".", "-1", "1e3", "1234567890"):

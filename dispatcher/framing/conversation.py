@@ -6,6 +6,7 @@ and no clock: bytes and the time come in, events go out, and bytes to type are t
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -23,6 +24,8 @@ UNANSWERED: Final = frozenset({"SEND"})
 
 ALWAYS_PREFIXED: Final = frozenset({"WAIT_ALL", "SYNC"})
 """Calls whose lines in the cache name their sender."""
+
+_OFFSET: Final = operator.attrgetter("offset")
 
 
 class Conversation:
@@ -98,7 +101,9 @@ class Conversation:
 
     def _events(self, found: list[Event | Up], now: float) -> list[Event]:
         events: list[Event] = []
-        for event in sorted(found, key=lambda event: event.offset):
+        if not found:
+            return events
+        for event in sorted(found, key=_OFFSET):
             if not isinstance(event, Up):
                 events.append(event)
                 continue

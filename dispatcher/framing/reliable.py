@@ -91,8 +91,9 @@ class UpDecoder:
         position = window.find(grammar.UP_HEAD)
         while position >= 0:
             following = window.find(grammar.UP_HEAD, position + 1)
-            limit = position + grammar.FRAME_LIMIT
-            stop = limit if following < 0 else min(following, limit)
+            stop = limit = position + grammar.FRAME_LIMIT
+            if 0 <= following < limit:
+                stop = following
             end = window.find(grammar.TAIL, position, stop)
             if end < 0 and following < 0 and len(window) < limit:
                 break  # the rest may still come

@@ -114,7 +114,10 @@ class TestSession:
     def _hear(self, data: bytes) -> None:
         self._show(data)
         heard, repeats = self._conversation.heard, self._conversation.repeats
-        for event in self._conversation.hear(data, self._loop.time()):
+        events = self._conversation.hear(data, self._loop.time())
+        if not events and self._conversation.heard == heard:
+            return  # most of what a test prints
+        for event in events:
             self._act(event)
         repeated = self._conversation.repeats - repeats
         for _ in range(repeated):

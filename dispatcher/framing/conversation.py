@@ -31,12 +31,13 @@ _OFFSET: Final = operator.attrgetter("offset")
 class Conversation:
     """What a device says on its console, and what it is answered.
 
+    :param damage_limit: damaged frames to tell one by one, None for all.
     :ivar typed: bytes to type, in order; whoever types them takes them away.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, damage_limit: int | None = None) -> None:
         self._markers = lava.Decoder()
-        self._frames = UpDecoder()
+        self._frames = UpDecoder(damage_limit)
         self._link = Link()
         self.typed: list[bytes] = []
 
@@ -49,6 +50,11 @@ class Conversation:
     def repeats(self) -> int:
         """How often the device had to repeat itself."""
         return self._link.repeats
+
+    @property
+    def untold(self) -> int:
+        """How many damaged frames have come that were not told."""
+        return self._frames.untold
 
     def hear(self, data: bytes, now: float) -> list[Event]:
         """The events in these bytes, in their order."""

@@ -98,14 +98,15 @@ class Decoder:
         return events
 
     def _skim(self, data: bytes, start: int) -> int:
-        """Pass over whole lines in which no marker begins, at one go; where what is to be looked at begins."""
-        if self._line or self._first or self._skipping or self._pending is not None:
+        """Pass over the rest of a line and whole ones, at one go, where no marker begins; where the next may begin."""
+        if self._line or self._skipping or self._pending is not None:
             return start
         opening = data.find(_OPENING, start)
         end = data.rfind(b"\n", start, opening if opening >= 0 else len(data)) + 1
         if end <= start:
             return start
         self._line_offset += end - start
+        self._first = self._last = b""
         return end
 
     def finish(self) -> list[Event]:

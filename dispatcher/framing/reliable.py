@@ -91,8 +91,11 @@ class UpDecoder:
 
     def feed(self, data: bytes) -> list[Up | Damage]:
         """The frames that these bytes complete, and what began like a frame and is none."""
-        window = self._kept + data
         events: list[Up | Damage] = []
+        if not self._kept and grammar.UP_HEAD[:1] not in data:
+            self._offset += len(data)
+            return events
+        window = self._kept + data
         position = window.find(grammar.UP_HEAD)
         while position >= 0:
             if self._left == 0:

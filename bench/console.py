@@ -55,6 +55,7 @@ from dispatcher.job.record import Record
 from dispatcher.job.results import MemberResults
 from dispatcher.job.session import TestSession
 
+BESIDE = Path(__file__).with_name("beside")
 MEMBER = Member("1", "bench")
 SIZE = 4_000_000
 SMALL = 8
@@ -204,7 +205,7 @@ async def whole(command: list[str], total: int, size: int, folder: Path) -> Took
 def lava(command: list[str], total: int, size: int, folder: Path, *, log: bool) -> Took | None:
     """Have LAVA's loop read it, in a process of its own; None where that takes too long."""
     packages = Path(os.environ["MULTINODE_LAVA_ROOT"]) / "usr/lib/python3/dist-packages"
-    script = [sys.executable, str(Path(__file__).with_name("console_lava.py")), "--size", str(min(size, LAVA_READ))]
+    script = [sys.executable, str(BESIDE / "lava.py"), "--size", str(min(size, LAVA_READ))]
     logged = ["--log", str(folder / "lava.log")] if log else []
     try:
         ended = subprocess.run(
@@ -259,7 +260,7 @@ def uart(folder: Path, seconds: float) -> None:
     columns = f"{'MB/s':>8}{'bytes a read':>14}{'us of CPU a block':>19}"
     print(f"{f'text, blocks of {BLOCK} bytes':28}{'reader':20}{columns}")
     path = folder / "output"
-    script = [sys.executable, "-S", str(Path(__file__).with_name("console_uart.py")), str(path)]
+    script = [sys.executable, "-S", str(BESIDE / "uart.py"), str(path)]
     for pace, size in ((0, SIZE // SMALL), (BAUD, int(BAUD / 10 * seconds))):
         path.write_bytes(content("text", size))
         total = path.stat().st_size

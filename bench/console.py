@@ -1,10 +1,17 @@
-"""How fast a run reads its consoles, beside reading the same ptys and doing nothing.
+"""How fast a run reads its consoles, beside reading the same ptys and doing nothing, and beside LAVA's own loop.
 
 First one console: a shell on a pty prints a file, and all of it goes the way of a test's output: transport, console,
-transcript, the loop's listener, both framings, results, events. The same shell's file is read with a plain ``os.read``
-in the same run, in reads of 64 KiB (a pty gives 4095 bytes at most) and of 16, which a UART's FIFO gives.
+log and recording, the loop's listener, both framings, results, events, the watch for a reboot. The same file is read
+with a plain ``os.read`` in the same run, in reads of 64 KiB (a pty gives 4095 bytes at most) and of 16.
 
-Then many consoles in one process, each at a baud rate's full rate, ten bits a byte: the share of a core that reading
+Then what a UART's FIFO gives: 16 bytes are written to a raw pty at a time, as fast as it takes them, and at a baud
+rate, where each has to be read by itself and what one costs is told by CPU time.
+
+LAVA's loop reads the same where MULTINODE_LAVA_ROOT names a tree into which Debian's packages ``lava-common`` and
+``lava-dispatcher`` are unpacked, with what they import: as shipped, and with its log off. It gets a shorter file, and
+so long for it: some kinds of output take it for ever.
+
+Last many consoles in one process, each at a baud rate's full rate, ten bits a byte: the share of a core that reading
 them takes, and the memory. The rate is kept by another process, which writes to each pty a hundred times a second.
 """
 
@@ -17,11 +24,14 @@ import multiprocessing
 import os
 import pty
 import resource
+import shlex
 import subprocess
+import sys
 import tempfile
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
@@ -31,7 +41,8 @@ from pexpect.spawnbase import SpawnBase
 
 from dispatcher.console import shell as console_shell
 from dispatcher.console.command import CommandTransport
-from dispatcher.console.connection import Console
+from dispatcher.console.connection import Console, Listener
+from dispatcher.console.reboot import RebootWatch
 from dispatcher.console.transcript import Transcript
 from dispatcher.console.transport import Transport
 from dispatcher.coordinator.client import EmbeddedClient
@@ -44,8 +55,18 @@ from dispatcher.job.record import Record
 from dispatcher.job.results import MemberResults
 from dispatcher.job.session import TestSession
 
+BESIDE = Path(__file__).with_name("beside")
 MEMBER = Member("1", "bench")
 SIZE = 4_000_000
+SMALL = 8
+"""How much shorter a file is that is read in small pieces."""
+LAVA_SIZE = 1_000_000
+LAVA_LIMIT = 10.0
+"""Seconds that LAVA's loop may take for its file."""
+LAVA_READ = 4092
+"""Bytes that it asks for at a time as shipped, the device constant ``spawn_maxread``."""
+BLOCK = 16
+BAUD = 115200
 TICK = 0.01
 LINE = b"[   12.345678] usb 1-1: new high-speed USB device number 2 using xhci_hcd\n"
 RESULT = encode_message("SIGNAL", ["TESTCASE", "TEST_CASE_ID=x", "RESULT=pass"])
@@ -65,6 +86,7 @@ KINDS = {
     "text, a marker in 20 lines": lambda: repeated(LINE * 20 + b"<LAVA_SIGNAL_TESTCASE TEST_CASE_ID=x RESULT=pass>\n"),
     "text, a frame in 20 lines": frames,
     "no line feed": lambda: repeated(b"x" * 64),
+    "half signals": lambda: repeated(b"<LAVA_SIGNAL_TESTCASE "),
     "half markers": lambda: repeated(b"<LAVA_MULTI_NODE> <LAVA_WAIT "),
     "half frames": lambda: repeated(b"<MN2 0123456789ab 1/1 "),
 }
@@ -80,8 +102,30 @@ def content(kind: str, size: int) -> bytes:
     return bytes(data)
 
 
-def session(console: Console, record: Record) -> TestSession:
-    """What hears a test, as a run has it."""
+# --- readers -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Took:
+    """What it took to read a file: seconds, those of the reader's CPU, and reads."""
+
+    size: int
+    seconds: float
+    cpu: float
+    reads: int
+
+    @property
+    def speed(self) -> float:
+        """MB/s."""
+        return self.size / self.seconds / 1e6
+
+
+def best(measure: Callable[[], Took], times: int = 3) -> Took:
+    return min((measure() for _ in range(times)), key=lambda took: took.seconds)
+
+
+def session(console: Console, record: Record) -> tuple[Listener, Callable[[], None]]:
+    """What hears a test, as a run has it, and what ends that."""
 
     def note(kind: str, **data: object) -> None:
         record.note(kind, MEMBER, console.name, **data)
@@ -90,7 +134,7 @@ def session(console: Console, record: Record) -> TestSession:
     results = MemberResults(
         MEMBER, console.name, monotonic=time.monotonic, now=lambda: datetime.now(UTC), observe=lambda _case: None
     )
-    return TestSession(
+    test = TestSession(
         *(console, MEMBER, [MEMBER], EmbeddedClient(group, MEMBER.id)),
         calls={},
         results=results,
@@ -98,57 +142,145 @@ def session(console: Console, record: Record) -> TestSession:
         requests=itertools.count(),
         timeout=None,
     )
+    watch = RebootWatch(console, ["bench:~# "])
+
+    def listen(data: bytes) -> None:
+        test.hear(data)
+        watch.hear(data)
+
+    def cancel() -> None:
+        test.cancel()
+        watch.cancel()
+
+    return listen, cancel
 
 
-def plain(path: Path, size: int) -> float:
-    """Seconds to read what ``cat`` prints on a pty."""
+def kept(folder: Path, name: str) -> Transcript:
+    return Transcript(folder / f"{name}.log", recording=folder / f"{name}.cast")
+
+
+def plain(command: list[str], total: int, size: int) -> Took:
+    """Read what a command prints on a pty."""
     reader, writer = pty.openpty()
-    with subprocess.Popen(["cat", str(path)], stdin=writer, stdout=writer):
+    reads = 0
+    with subprocess.Popen(command, stdin=writer, stdout=writer):
         os.close(writer)
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         try:
             while os.read(reader, size):
-                pass
+                reads += 1
         except OSError:  # EIO: the end
             pass
-        seconds = time.perf_counter() - began
+        took = Took(total, time.perf_counter() - began, time.process_time() - used, reads)
     os.close(reader)
-    return seconds
+    return took
 
 
-async def whole(path: Path, folder: Path) -> tuple[float, float]:
-    """Seconds in which a run takes in what ``cat`` prints as a test, and those of the processor's."""
-    console = Console("bench", CommandTransport("bench", {"command": "sh"}), Transcript(folder / "console.log"))
+async def whole(command: list[str], total: int, size: int, folder: Path) -> Took:
+    """Take in what a command prints as a run does with a test."""
+    grammar.READ_SIZE = size  # type: ignore[misc]
+    console = Console("bench", CommandTransport("bench", {"command": "sh"}), kept(folder, "console"))
     record = Record(folder / "events.jsonl")
     console.open()
     try:
         shell = await console_shell.start(console, "/bin/sh", deadline=asyncio.get_running_loop().time() + 10)
-        hears = session(console, record)
+        listen, cancel = session(console, record)
+        blocks = 0
+
+        def counted(data: bytes) -> None:
+            nonlocal blocks
+            blocks += 1
+            listen(data)
+
         began, used = time.perf_counter(), time.process_time()
-        await shell.run_test(f"exec cat {path}", hears.hear)
-        seconds = time.perf_counter() - began, time.process_time() - used
-        hears.cancel()
-        return seconds
+        await shell.run_test(f"exec {shlex.join(command)}", counted)
+        took = Took(total, time.perf_counter() - began, time.process_time() - used, blocks)
+        cancel()
+        return took
     finally:
         await console.close()
         record.close()
 
 
-def one_console() -> None:
-    print(f"{'output':28}{'reads of':>10}{'plain MB/s':>12}{'whole MB/s':>12}{'share':>8}{'MB/CPU s':>10}")
-    with tempfile.TemporaryDirectory(prefix="multinode-bench-") as folder:
-        path = Path(folder) / "output"
-        for kind in KINDS:
-            for size in (65536, 16):
-                path.write_bytes(content(kind, SIZE if size > 16 else SIZE // 8))
-                megabytes = path.stat().st_size / 1e6
-                grammar.READ_SIZE = size  # type: ignore[misc]
-                read = min(plain(path, size) for _ in range(3))
-                took, used = min(asyncio.run(whole(path, Path(folder))) for _ in range(3))
-                speeds = (
-                    f"{megabytes / read:>12.1f}{megabytes / took:>12.1f}{read / took:>8.0%}{megabytes / used:>10.1f}"
-                )
-                print(f"{kind:28}{size:>10}{speeds}", flush=True)
+def lava(command: list[str], total: int, size: int, folder: Path, *, log: bool) -> Took | None:
+    """Have LAVA's loop read it, in a process of its own; None where that takes too long."""
+    packages = Path(os.environ["MULTINODE_LAVA_ROOT"]) / "usr/lib/python3/dist-packages"
+    script = [sys.executable, str(BESIDE / "lava.py"), "--size", str(min(size, LAVA_READ))]
+    logged = ["--log", str(folder / "lava.log")] if log else []
+    try:
+        ended = subprocess.run(
+            [*script, *logged, shlex.join(command)],
+            env={**os.environ, "PYTHONPATH": str(packages)},
+            capture_output=True,
+            text=True,
+            timeout=LAVA_LIMIT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    if ended.returncode:
+        raise SystemExit(f"LAVA's loop failed: {ended.stderr.strip().splitlines()[-1]}")
+    seconds, cpu, reads = ended.stdout.split()
+    return Took(total, float(seconds), float(cpu), int(reads))
+
+
+# --- one -----------------------------------------------------------------------------------------------------
+
+
+def one_console(folder: Path) -> None:
+    """Each kind of output in large reads and small ones."""
+    with_lava = "MULTINODE_LAVA_ROOT" in os.environ
+    columns = f"{'plain MB/s':>12}{'ours MB/s':>12}{'of plain':>10}{'MB/CPU s':>10}"
+    theirs = f"{'LAVA MB/s':>12}{'ours by':>9}{'no log':>10}{'ours by':>9}" if with_lava else ""
+    print(f"{'output':28}{'reads of':>10}{columns}{theirs}")
+    path = folder / "output"
+    command = ["cat", str(path)]
+    for kind in KINDS:
+        for size in (65536, 16):
+            path.write_bytes(content(kind, SIZE if size > 16 else SIZE // SMALL))
+            total = path.stat().st_size
+            read = best(lambda: plain(command, total, size))  # noqa: B023 - called here
+            ours = best(lambda: asyncio.run(whole(command, total, size, folder)))  # noqa: B023
+            share = f"{ours.speed / read.speed:>10.0%}{total / ours.cpu / 1e6:>10.1f}"
+            print(f"{kind:28}{size:>10}{read.speed:>12.2f}{ours.speed:>12.2f}{share}", end="", flush=True)
+            for log, width in ((True, 12), (False, 10)) if with_lava else ():
+                path.write_bytes(content(kind, LAVA_SIZE if size > 16 else LAVA_SIZE // SMALL))
+                took = lava(command, path.stat().st_size, size, folder, log=log)
+                print(beside(took, ours, width), end="", flush=True)
+            print()
+
+
+def beside(lavas: Took | None, ours: Took, width: int) -> str:
+    """LAVA's speed, and by how much ours is faster."""
+    return f"{lavas.speed:>{width}.2f}{ours.speed / lavas.speed:>9.1f}" if lavas else f"{'> limit':>{width}}{'':9}"
+
+
+def uart(folder: Path, seconds: float) -> None:
+    """Sixteen bytes at a time."""
+    columns = f"{'MB/s':>8}{'bytes a read':>14}{'us of CPU a block':>19}"
+    print(f"{f'text, blocks of {BLOCK} bytes':28}{'reader':20}{columns}")
+    path = folder / "output"
+    script = [sys.executable, "-S", str(BESIDE / "uart.py"), str(path)]
+    for pace, size in ((0, SIZE // SMALL), (BAUD, int(BAUD / 10 * seconds))):
+        path.write_bytes(content("text", size))
+        total = path.stat().st_size
+        command = [*script, str(pace)]
+        times = 1 if pace else 3
+        readers: dict[str, Callable[[], Took | None]] = {
+            "plain": lambda: best(lambda: plain(command, total, 65536), times),  # noqa: B023 - called here
+            "ours": lambda: best(lambda: asyncio.run(whole(command, total, 65536, folder)), times),  # noqa: B023
+        }
+        if "MULTINODE_LAVA_ROOT" in os.environ:
+            readers["LAVA's, as shipped"] = lambda: lava(command, total, LAVA_READ, folder, log=True)  # noqa: B023
+            readers["LAVA's, log off"] = lambda: lava(command, total, LAVA_READ, folder, log=False)  # noqa: B023
+        for name, measure in readers.items():
+            took = measure()
+            paced = f"at {pace} baud" if pace else "as fast as can be"
+            if took is None:
+                print(f"{paced:28}{name:20}{'> limit':>8}")
+                continue
+            cost = f"{total / took.reads:>14.1f}{1e6 * took.cpu / (total / BLOCK):>19.1f}"
+            print(f"{paced:28}{name:20}{took.speed:>8.3f}{cost}", flush=True)
 
 
 # --- many ----------------------------------------------------------------------------------------------------
@@ -183,15 +315,15 @@ async def many(count: int, baud: int, seconds: float, kind: str, folder: Path) -
     """Read many consoles for some time, and say what it took."""
     before = _memory()
     record = Record(folder / "events.jsonl")
-    consoles, hears, writers = [], [], []
+    consoles, cancels, writers = [], [], []
     for number in range(count):
         reader, writer = pty.openpty()
         tty.setraw(writer)
-        transcript = Transcript(folder / f"{number}.log")
-        console = Console(f"bench-{number}", Pty(f"bench-{number}", {"pty": reader}), transcript)
+        console = Console(f"bench-{number}", Pty(f"bench-{number}", {"pty": reader}), kept(folder, str(number)))
         console.open()
-        hears.append(session(console, record))
-        console.listen(hears[-1].hear)
+        listen, cancel = session(console, record)
+        console.listen(listen)
+        cancels.append(cancel)
         consoles.append(console)
         writers.append(writer)
     opened = _memory()
@@ -208,8 +340,8 @@ async def many(count: int, baud: int, seconds: float, kind: str, folder: Path) -
         f"{(opened - before) / 1024:>13.1f}{(_memory() - opened) / 1024:>14.1f}",
         flush=True,
     )
-    for heard in hears:
-        heard.cancel()
+    for cancel in cancels:
+        cancel()
     for console in consoles:
         await console.close()
     for writer in writers:
@@ -219,12 +351,12 @@ async def many(count: int, baud: int, seconds: float, kind: str, folder: Path) -
 
 def many_consoles(count: int, seconds: float) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 4 * count), hard), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 8 * count), hard), hard))
     columns = f"{'MB/s':>8}{'of a core':>12}{'MB to open':>13}{'MB more then':>14}"
     print(f"{'consoles':>8}{'baud':>8}  {'output':28}{columns}")
     for kind in ("text", "text, a frame in 20 lines"):
         with tempfile.TemporaryDirectory(prefix="multinode-bench-") as folder:
-            asyncio.run(many(count, 115200, seconds, kind, Path(folder)))
+            asyncio.run(many(count, BAUD, seconds, kind, Path(folder)))
 
 
 def _size(path: Path) -> int:
@@ -242,7 +374,10 @@ def main() -> None:
     parser.add_argument("--consoles", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=5.0)
     arguments = parser.parse_args()
-    one_console()
+    with tempfile.TemporaryDirectory(prefix="multinode-bench-") as folder:
+        one_console(Path(folder))
+        print()
+        uart(Path(folder), arguments.seconds)
     print()
     grammar.READ_SIZE = 65536  # type: ignore[misc]
     many_consoles(arguments.consoles, arguments.seconds)

@@ -1,19 +1,21 @@
 """One open console: it is read all the time, every byte is recorded, and writes are paced and never interleaved.
 
-The engine is pexpect's: a spawn object reads and records, its searchers find prompts. What is read goes to one
-listener at a time, from the event loop's reader callback, so that nothing waits unread while somebody else works.
+The engine is pexpect's: a spawn object starts and holds what is read, its searchers find prompts. What is read goes
+into the transcript and to one listener at a time, from the event loop's reader callback, so that nothing waits unread
+while somebody else works. pexpect's own read gives one piece at a time, and a line that gives a few bytes with each
+would be slow by that: all that has come is taken at one go, and is one block from there on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
-import pexpect
 from pexpect.expect import searcher_re
 from pexpect.spawnbase import SpawnBase
 
@@ -36,8 +38,16 @@ INTERRUPT_LIMIT = 2.0
 LAST_WORDS = 1.0
 """Seconds that reading may go on after a write has failed: the end of file says more of why than the write does."""
 
-_LAST_READS = 64
-"""Reads of what a console said before it ended; what goes on after it may never stop."""
+DRAIN_READS: Final = 64
+DRAIN_LIMIT: Final = 64 * 1024
+"""Reads, and bytes, that are taken of a console before it is the others' turn; it may never stop to print."""
+
+_PLENTY: Final = 1024
+"""Bytes of a read after which there may be more, though it gave less than asked: a tty gives 4095 at most. After fewer
+another read would find nothing, and a UART's console would pay for one with each of its few bytes."""
+
+_LAST_TURNS: Final = 64
+"""Turns in which is read what a console said before it ended; what goes on after it may never stop."""
 
 _RECENT = 512
 _LAST_LINE = 100
@@ -110,7 +120,6 @@ class Console:
     def _attend(self, spawn: SpawnBase[bytes]) -> None:
         """Begin to read what has been opened."""
         loop = asyncio.get_running_loop()
-        spawn.logfile_read = self._transcript
         self.heard = loop.time()
         self._comeback.opened(self.heard)
         try:
@@ -242,27 +251,25 @@ class Console:
     # --- reading ---------------------------------------------------------------------------------------------
 
     def _readable(self) -> bool:
-        """Read once and pass it on; whether there may be more."""
+        """Take what is there by now and pass it on as one block; whether there may be more."""
         spawn = self._spawn
         if spawn is None or self._ended.is_set():
             return False
+        data, end = _drain(spawn.child_fd)
         try:
-            # The base class's read is one read(2) and the log; those of its children poll the descriptor again.
-            data = SpawnBase.read_nonblocking(spawn, grammar.READ_SIZE)
-            self._give(data)
-        except BlockingIOError:
-            return False
-        except pexpect.EOF:
-            self._lose(self._transport.ended())
-        except OSError as error:
-            self._lose(f"reading failed: {error.strerror}")
+            if data:
+                self._transcript.write(data)
+                self._give(data)
         except MultinodeError as error:
             self._end(error)
-        return True
+        if end is not None and self._spawn is spawn:
+            at_end = end.errno == errno.EIO
+            self._lose(self._transport.ended() if at_end else f"reading failed: {end.strerror}")
+        return bool(data)
 
     def _over(self) -> None:
         """What was at the other end has ended, though somebody else may hold the line."""
-        for _read in range(_LAST_READS):
+        for _turn in range(_LAST_TURNS):
             if not self._readable():
                 break
         if self._spawn is not None:
@@ -433,6 +440,25 @@ class _Search:
             return
         self.window[:] = text[self._searcher.end :]
         self.found.set_result((index, self._searcher.match))
+
+
+def _drain(descriptor: int) -> tuple[bytes, OSError | None]:
+    """What a descriptor has to give, within bounds and without waiting, and why it gives no more; EIO: its end."""
+    block = b""
+    for _read in range(DRAIN_READS):
+        asked = min(grammar.READ_SIZE, DRAIN_LIMIT - len(block))
+        try:
+            data = os.read(descriptor, asked)
+        except BlockingIOError:
+            break
+        except OSError as error:
+            return block, error
+        if not data:
+            return block, OSError(errno.EIO, "end of file")  # as Linux tells it on a pty
+        block = block + data if block else data
+        if len(data) < min(asked, _PLENTY) or len(block) == DRAIN_LIMIT:
+            break
+    return block, None
 
 
 def plain_text(text: bytes) -> bytes:

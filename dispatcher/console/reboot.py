@@ -29,7 +29,8 @@ _LOGIN: Final = rb"(?:^|\s)login: ?$"
 _KERNEL: Final = re.compile(KERNEL_STAMP.pattern + rb"[^\n]*(?:\n|\Z)")
 """What the kernel prints, at any time, also behind a prompt."""
 
-_BOOT: Final = re.compile(rb"(?:^|[\n\]] ?)Linux version [0-9]")
+_BANNER: Final = b"Linux version "
+_BOOT: Final = re.compile(rb"(?:^|[\n\]] ?)" + _BANNER + rb"[0-9]")
 
 
 class RebootWatch:
@@ -42,16 +43,20 @@ class RebootWatch:
     def __init__(self, console: Console, prompts: Sequence[str]) -> None:
         self._console = console
         self._prompts = [re.compile(prompt.encode()) for prompt in prompts] + [re.compile(_LOGIN)]
-        self._tail = b""
+        self._loop = asyncio.get_running_loop()
+        self._tail = bytearray()
         self._booted = False
         self._asked = 0
+        self._act = self._look
+        self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._typing: asyncio.Task[None] | None = None
 
     def hear(self, data: bytes) -> None:
         """Take what the console said. Never waits."""
-        self._tail = (self._tail + data)[-SEARCH_WINDOW:]
-        self._booted = self._booted or _BOOT.search(self._tail) is not None
+        self._tail += data
+        if len(self._tail) > 2 * SEARCH_WINDOW:
+            self._search()
         self._later(QUIET, self._look)
 
     def cancel(self) -> None:
@@ -61,14 +66,34 @@ class RebootWatch:
         if self._typing is not None:
             self._typing.cancel()
 
+    def _search(self) -> None:
+        """Look for a boot in what was said, and let go of all but its end."""
+        self._booted = self._booted or (_BANNER in self._tail and _BOOT.search(self._tail) is not None)
+        del self._tail[:-SEARCH_WINDOW]
+
     def _later(self, seconds: float, act: Callable[[], None]) -> None:
+        """Do something after some time, and not what was to be done until now."""
+        self._act, self._due = act, self._loop.time() + seconds
+        # Most often it is only put off, by each block that a UART hands over: the timer that runs finds that out.
+        if self._timer is None or self._timer.when() > self._due:
+            self._start()
+
+    def _start(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, act)
+        self._timer = self._loop.call_at(self._due, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        if self._loop.time() < self._due:
+            self._start()
+        else:
+            self._act()
 
     def _look(self) -> None:
         """It has been quiet for a while."""
-        line = _KERNEL.sub(b"", plain_text(self._tail)).rpartition(b"\n")[2]
+        self._search()
+        line = _KERNEL.sub(b"", plain_text(bytes(self._tail))).rpartition(b"\n")[2]
         if not line.strip() or not any(prompt.search(line) for prompt in self._prompts):
             self._asked = 0
         elif self._asked < QUESTIONS:
@@ -81,7 +106,7 @@ class RebootWatch:
 
     def _ask(self) -> None:
         self._asked += 1
-        self._tail = b""
+        self._tail.clear()
         self._typing = asyncio.get_running_loop().create_task(self._type())
         self._later(ANSWER, self._unanswered)
 

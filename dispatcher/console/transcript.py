@@ -16,8 +16,7 @@ LOG_LIMIT: Final = 1024**3
 
 
 class Transcript:
-    """One console's log, raw, and its recording beside it. It is the ``logfile_read`` of a pexpect object: written
-    before anybody looks.
+    """One console's log, raw, and its recording beside it, written before anybody looks.
 
     :param recording: the file for the recording (:mod:`dispatcher.console.recording`), None for none.
     :param limit: bytes to keep of each file, None for all. What comes after is not kept; a remark at its end says so.
@@ -63,9 +62,6 @@ class Transcript:
         if self._recording is not None and not self._recording.write(lines, whole=True):
             self._recording.end(self._recorder.remark(_ENDS))
 
-    def flush(self) -> None:
-        """Part of what pexpect asks of a log file; there is nothing to flush."""
-
     def close(self) -> None:
         self._log.close()
         if self._recording is not None:
@@ -107,11 +103,10 @@ class _File:
             self._full(self._path)
 
     def _write(self, data: bytes) -> None:
-        view = memoryview(data)
         try:
             # A file without a buffer may take a part, as a disk does that is about to be full.
-            while view:
-                view = view[self._file.write(view) :]
+            while (written := self._file.write(data)) < len(data):
+                data = data[written:]
         except OSError as error:
             raise OutputError(f"cannot write {self._path}: {error.strerror}") from None
 

@@ -6,6 +6,7 @@ and no clock: bytes and the time come in, events go out, and bytes to type are t
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -24,16 +25,19 @@ UNANSWERED: Final = frozenset({"SEND"})
 ALWAYS_PREFIXED: Final = frozenset({"WAIT_ALL", "SYNC"})
 """Calls whose lines in the cache name their sender."""
 
+_OFFSET: Final = operator.attrgetter("offset")
+
 
 class Conversation:
     """What a device says on its console, and what it is answered.
 
+    :param damage_limit: damaged frames to tell one by one, None for all.
     :ivar typed: bytes to type, in order; whoever types them takes them away.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, damage_limit: int | None = None) -> None:
         self._markers = lava.Decoder()
-        self._frames = UpDecoder()
+        self._frames = UpDecoder(damage_limit)
         self._link = Link()
         self.typed: list[bytes] = []
 
@@ -46,6 +50,11 @@ class Conversation:
     def repeats(self) -> int:
         """How often the device had to repeat itself."""
         return self._link.repeats
+
+    @property
+    def untold(self) -> int:
+        """How many damaged frames have come that were not told."""
+        return self._frames.untold
 
     def hear(self, data: bytes, now: float) -> list[Event]:
         """The events in these bytes, in their order."""
@@ -98,7 +107,9 @@ class Conversation:
 
     def _events(self, found: list[Event | Up], now: float) -> list[Event]:
         events: list[Event] = []
-        for event in sorted(found, key=lambda event: event.offset):
+        if not found:
+            return events
+        for event in sorted(found, key=_OFFSET):
             if not isinstance(event, Up):
                 events.append(event)
                 continue

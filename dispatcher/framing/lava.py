@@ -35,6 +35,7 @@ _HEAD = re.compile(
     b"|(?P<torn><LAVA_MULTI_NODE>)"
 )
 _OPENING = b"<LAVA_"
+_ECHO_TAIL = b"_COMPLETE"
 _TRACE: Final = re.compile(rb"\++ [^ <]")
 """How a line of a shell's trace begins: PS4, once for each level, and a command's first letter."""
 _TRACE_BYTES: Final = 16
@@ -97,14 +98,15 @@ class Decoder:
         return events
 
     def _skim(self, data: bytes, start: int) -> int:
-        """Pass over whole lines in which no marker begins, at one go; where what is to be looked at begins."""
-        if self._line or self._first or self._skipping or self._pending is not None:
+        """Pass over the rest of a line and whole ones, at one go, where no marker begins; where the next may begin."""
+        if self._line or self._skipping or self._pending is not None:
             return start
         opening = data.find(_OPENING, start)
         end = data.rfind(b"\n", start, opening if opening >= 0 else len(data)) + 1
         if end <= start:
             return start
         self._line_offset += end - start
+        self._first = self._last = b""
         return end
 
     def finish(self) -> list[Event]:
@@ -126,11 +128,12 @@ class Decoder:
         """Take a piece of the current line, and let go of what cannot belong to a marker."""
         if told := piece.rstrip(_TRAILERS):
             self._last = told[-1:]
-        self._first += piece[: _TRACE_BYTES - len(self._first)]
-        if self._skipping:
+        if len(self._first) < _TRACE_BYTES:
+            self._first += piece[: _TRACE_BYTES - len(self._first)]
+        line = self._line
+        if self._skipping or not (line or _OPENING[:1] in piece):
             self._line_offset += len(piece)
             return
-        line = self._line
         start = 0
         while start < len(piece) and not self._skipping:
             # Never past the limit, so that it is met at the same byte however the bytes are cut.
@@ -148,7 +151,7 @@ class Decoder:
     def _overflow(self, events: list[Event]) -> None:
         """Let go of a line that has outgrown every marker, but for one that may have begun at its end."""
         line = self._line
-        if any(match.lastgroup == "echo" for match in _HEAD.finditer(line)):
+        if _ECHO_TAIL in line and any(match.lastgroup == "echo" for match in _HEAD.finditer(line)):
             self._drop(len(line))
             self._skipping = True
             return

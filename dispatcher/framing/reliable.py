@@ -78,33 +78,57 @@ class UpDecoder:
     """Finds the device's frames in what it prints, however the bytes arrive.
 
     Every byte is looked at a constant number of times, and at most :data:`grammar.FRAME_LIMIT` of them are kept.
+
+    :param damage_limit: pieces of damage to tell one by one, None for all.
+    :ivar untold: how many there were on top.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, damage_limit: int | None = None) -> None:
         self._kept = b""
         self._offset = 0
+        self._left = damage_limit
+        self.untold = 0
 
     def feed(self, data: bytes) -> list[Up | Damage]:
         """The frames that these bytes complete, and what began like a frame and is none."""
-        window = self._kept + data
         events: list[Up | Damage] = []
+        if not self._kept and grammar.UP_HEAD[:1] not in data:
+            self._offset += len(data)
+            return events
+        window = self._kept + data
         position = window.find(grammar.UP_HEAD)
         while position >= 0:
+            if self._left == 0:
+                position = self._pass_over(window, position)
             following = window.find(grammar.UP_HEAD, position + 1)
-            limit = position + grammar.FRAME_LIMIT
-            stop = limit if following < 0 else min(following, limit)
+            stop = limit = position + grammar.FRAME_LIMIT
+            if 0 <= following < limit:
+                stop = following
             end = window.find(grammar.TAIL, position, stop)
             if end < 0 and following < 0 and len(window) < limit:
                 break  # the rest may still come
             offset = self._offset + position
             frame = decode_up(window[position + 1 : end], offset) if end >= 0 else None
-            quoted = text(window[position : end + 1 if end >= 0 else stop][:80])
-            events.append(frame or Damage("its sums do not fit", quoted, offset))
+            if frame is not None:
+                events.append(frame)
+            elif self._left == 0:
+                self.untold += 1
+            else:
+                quoted = text(window[position : end + 1 if end >= 0 else stop][:80])
+                events.append(Damage("its sums do not fit", quoted, offset))
+                self._left = None if self._left is None else self._left - 1
             position = following
         keep = position if position >= 0 else len(window) - begun(window, grammar.UP_HEAD)
         self._offset += keep
         self._kept = window[keep:]
         return events
+
+    def _pass_over(self, window: bytes, head: int) -> int:
+        """Count what begins here, and again before the next end; the last head before that may be a frame's."""
+        end = window.find(grammar.TAIL, head)
+        last = window.rfind(grammar.UP_HEAD, head, end if end >= 0 else len(window))
+        self.untold += window.count(grammar.UP_HEAD, head, last)
+        return last
 
     def finish(self) -> list[Up | Damage]:
         """What a recording ended in the middle of."""

@@ -50,6 +50,39 @@ def test_a_prompt_that_answers_twice_is_believed(prompt: bytes, shown: str) -> N
     run(test(), jumping=True)
 
 
+@pytest.mark.parametrize("cut", [1, 25, 4096, 9000, 20000])
+def test_a_boot_is_remembered_however_much_was_said_after_it(cut: int) -> None:
+    async def test() -> None:
+        async with watched("panda# $") as (device, console):
+            said = b"x" * 8000 + b"\r\n" + BOOT + b"[    2.000000] usb 1-1: new device\r\n" * 300 + b"panda# "
+            for start in range(0, len(said), cut):
+                console._give(said[start : start + cut])
+            for _question in range(2):
+                assert await device.hear_line() == b"\n"
+                await device.say(b"\r\npanda# ")
+            assert "the device has rebooted" in str(await console.ended())
+
+    run(test(), jumping=True)
+
+
+def test_a_prompt_is_asked_as_soon_as_it_has_been_quiet() -> None:
+    async def test() -> None:
+        async with watched("panda# $") as (device, console):
+            for _word in range(10):
+                await device.say(b"a word\r\n")
+                await asyncio.sleep(QUIET / 2)
+            await device.say(b"panda# ")
+            said = now()
+            for question in (1, 2):  # before the first has gone unanswered for ANSWER seconds
+                assert await device.hear_line() == b"\n"
+                assert now() - said == pytest.approx(question * QUIET)
+                await device.say(b"\r\npanda# ")
+            await console.ended()
+            assert now() - said == pytest.approx(3 * QUIET)
+
+    run(test(), jumping=True)
+
+
 @pytest.mark.parametrize("answers", [[], [b"\r\n"], [b"\r\nboard login: "], [b"\r\nboard login: ", b"\r\n"]])
 def test_a_test_that_prints_the_same_is_not_disturbed_for_long(answers: list[bytes]) -> None:
     """dmesg prints a boot, and what ends in a prompt may be a question of the test."""

@@ -177,6 +177,21 @@ def test_cutting_the_bytes_changes_nothing(pieces: list[bytes], size: int) -> No
     assert decode(data, size) == decode(data)
 
 
+@given(
+    st.lists(st.binary(max_size=60) | st.sampled_from([b"<MN2 ", b"<MN2 <MN2 ", b">", b"\r\n"]), max_size=30),
+    st.integers(1, 40),
+    st.integers(0, 3),
+)
+def test_damage_beyond_a_limit_is_counted_and_hides_no_frame(pieces: list[bytes], size: int, limit: int) -> None:
+    data = encode_up("0123456789ab", 1, 1, b"SYNC x").join(pieces)
+    whole, decoder = UpDecoder(), UpDecoder(limit)
+    everything = whole.feed(data)
+    told = [event for start in range(0, len(data), size) for event in decoder.feed(data[start : start + size])]
+    damage = [event for event in everything if isinstance(event, Damage)]
+    assert told == [event for event in everything if isinstance(event, Up) or event in damage[:limit]]
+    assert decoder.untold == max(0, len(damage) - limit)
+
+
 def test_a_flood_costs_bounded_memory() -> None:
     decoder = UpDecoder()
     for blob in (b"<MN2 " * 1000, b"<MN2 0123456789ab 1/1 " + b"x" * 5000, b"<" * 5000, b"<MN2" * 1000):

@@ -69,6 +69,7 @@ class MemberResults:
         self._now = now
         self._observe = observe
         self._suite: str | None = None
+        self._resumed: str | None = None
         self._began = 0.0
         self._case_began: dict[str, float] = {}
         self._ended: set[str] = set()
@@ -123,11 +124,18 @@ class MemberResults:
     # --- the test shell's signals --------------------------------------------------------------------------
 
     def start_run(self, suite: str) -> None:
-        """``STARTRUN``: a definition begins. One that had not ended before has failed."""
+        """``STARTRUN``: a definition begins, or goes on. One that had not ended before has failed."""
+        resumed, self._resumed = self._resumed, None
+        if suite == self._suite == resumed:
+            return
         self.abandon_run("it did not reach its end")
         self._suite = suite
         self._began = self._monotonic()
         self._set = None
+
+    def resume_run(self, suite: str) -> None:
+        """The definition that runs will say again that it begins: its device has rebooted, and it goes on."""
+        self._resumed = suite
 
     def end_run(self, suite: str) -> None:
         """``ENDRUN``: all steps of a definition have passed."""

@@ -250,7 +250,7 @@ class TestSession:
                 self._conversation.fail(event, self._over, self._loop.time())
             return
         match event:
-            case Request(name=reboots.CALL):
+            case Request(name=reboots.CALL, id=str()):
                 self._reboot(event)
             case Request():
                 self._request(event)

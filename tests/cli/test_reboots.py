@@ -119,6 +119,14 @@ def test_a_reboot_that_does_not_come_is_taken_back(run: Callable[..., Ran]) -> N
     assert ran.result(1, "lava", "0_board") == "pass"
 
 
+def test_a_shutdown_that_ends_the_test_first_is_a_part_of_the_reboot(run: Callable[..., Ran]) -> None:
+    kill = "lava-reboot sh -c '(sleep 1; kill -USR1 $BOARD) & kill -TERM $PPID'"
+    steps = ["lava-wait never & " + kill, "lava-test-case after --result pass"]
+    ran = run({"board": steps, "other": ["lava-wait-all up --timeout 1 || true"]})
+    assert cases(ran, "0_board") == [("multinode-reboot", "pass"), ("after", "pass")], ran.out + ran.err
+    assert ran.result(1, "lava", "0_board") == "pass"
+
+
 @pytest.mark.slow
 def test_a_board_that_does_not_come_back_fails_and_so_do_waits_for_it(run: Callable[..., Ran]) -> None:
     actions = {

@@ -165,7 +165,12 @@ class MemberRun:
     def end(self, reason: str) -> None:
         """Record why the run of this member is about to be cancelled."""
         self.failure = JobEnded(reason.splitlines()[0], where=self.seat.device.name)
+        self._give_up(reason)
+
+    def _give_up(self, reason: str) -> None:
+        """Record why this member goes no further, for each definition that it has not ended too."""
         self.results.abandon_run(reason)
+        self.results.expect_runs(overlay.runs(self._tests), reason)
         self.results.add(JOB_SUITE, "job", "fail", reason=reason)
 
     # --- the whole ---------------------------------------------------------------------------------------------
@@ -186,8 +191,7 @@ class MemberRun:
             interrupted = False
             self.failure = error
             reason = error.what if error.where is None else f"{error.where}: {error.what}"
-            self.results.abandon_run(reason)
-            self.results.add(JOB_SUITE, "job", "fail", reason=reason)
+            self._give_up(reason)
             self._note("error", reason=str(error))
         finally:
             self._hosts.withdraw(self.seat.member.id)

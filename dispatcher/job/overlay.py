@@ -20,6 +20,12 @@ DEFAULT_CACHE: Final = "/tmp/lava_multi_node_cache.txt"  # noqa: S108 - the API 
 """Where scripts look for the data of a wait. Members that share a file system cannot all have it there."""
 
 
+def runs(tests: Iterable[Test], first_index: int = 0) -> list[str]:
+    """What the runs of a member's definitions are called, in order; LAVA counts them through all its test actions."""
+    definitions = [definition for test in tests for definition in test.definitions]
+    return [f"{index}_{definition.name}" for index, definition in enumerate(definitions, first_index)]
+
+
 class Overlay:
     """The files of one test action of one member, by path below the member's directory.
 
@@ -45,7 +51,7 @@ class Overlay:
         for definition in test.definitions:
             if not definition.resolved:
                 raise ValueError(f"{definition.name} has not been resolved")
-        self.definitions = {f"{index}_{each.name}": each for index, each in enumerate(test.definitions, first_index)}
+        self.definitions = dict(zip(runs([test], first_index), test.definitions, strict=True))
         self._uuids = {run: uuid_for(run) for run in self.definitions}
         self._stage = str(stage)
         self._directory = directory
@@ -53,16 +59,15 @@ class Overlay:
 
     def files(self) -> dict[str, Entry]:
         """All of it: the folder named as the stage is what the test runner is given."""
-        runs = list(self.definitions)
-        return self._listed(self._stage, map(self._home, runs)) | self._of(runs)
+        return self._listed(self._stage, map(self._home, self.definitions)) | self._of(self.definitions)
 
     def rest(self, folder: str, run: str, step: int) -> dict[str, Entry]:
         """What is left behind a step of a run, for a device that may have lost everything.
 
         :param folder: what the test runner is given this time.
         """
-        runs = list(self.definitions)
-        later = runs[runs.index(run) + 1 :]
+        names = list(self.definitions)
+        later = names[names.index(run) + 1 :]
         definition = self.definitions[run]
         # Beside its directory, not in it: there an install.sh may have stayed, which is not to run again.
         own = {
@@ -83,9 +88,9 @@ class Overlay:
     def _listed(self, folder: str, homes: Iterable[str]) -> dict[str, Entry]:
         return {f"{folder}/lava-test-runner.conf": Entry("".join(f"{home}\n" for home in homes).encode())}
 
-    def _of(self, runs: Iterable[str]) -> dict[str, Entry]:
+    def _of(self, names: Iterable[str]) -> dict[str, Entry]:
         files: dict[str, Entry] = {}
-        for run in runs:
+        for run in names:
             brought = _of_definition(self.definitions[run], run, self._home(run), self._uuids[run])
             files |= self._placed(f"{self._stage}/tests/{run}", brought)
         return files

@@ -154,6 +154,13 @@ class MemberResults:
             self._end(self._suite, "fail", self._monotonic() - self._began, reason=reason)
             self._suite = None
 
+    def fail_install(self, reason: str) -> None:
+        """``INSTALL_FAIL``: the runner has passed over the definition that would have been next."""
+        self.abandon_run("a step failed")
+        suite = next((suite for suite in self._definitions if suite not in self._ended), None)
+        if suite is not None:
+            self._end(suite, "fail", None, reason=reason)
+
     def expect_runs(self, suites: Iterable[str], reason: str) -> None:
         """Every definition that should have run by now and has not ended has failed."""
         for suite in suites:

@@ -180,9 +180,12 @@ class TestSession:
             await asyncio.wait(self._in_order)
         for task in self._waiting:
             task.cancel()
-        said = f"; its last words: {self._last_words}" if self._last_words else ""
+        said = self._said()
         self._results.abandon_run(f"a step failed{said}")
-        self._results.expect_runs(expected, "it was not run")
+        self._results.expect_runs(expected, f"it was not run{said}")
+
+    def _said(self) -> str:
+        return f"; its last words: {self._last_words}" if self._last_words else ""
 
     def dismiss(self, reason: str) -> None:
         """Take nothing more from a test that is to end, but fail the calls that it waits in and those that it makes.
@@ -256,8 +259,11 @@ class TestSession:
                 self._request(event)
             case Signal():
                 self._signal(event)
+            case InstallFailed() if self._announced is not None:
+                pass
             case InstallFailed():
                 self._note("install-failed")
+                self._results.fail_install(f"it could not be installed{self._said()}")
             case RunnerExit():
                 self._note("runner-exit")
             case Damage():

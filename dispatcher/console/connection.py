@@ -301,6 +301,11 @@ class Console:
         """Let go of what came while nobody listened."""
         self._unheard.clear()
 
+    @property
+    def recent(self) -> bytes:
+        """The end of what has come; empty where nothing has."""
+        return self._recent
+
     def last_line(self) -> str:
         """The last line that the device printed that is not blank, for messages; empty if there was none."""
         lines = [line for line in plain_text(self._recent).splitlines() if line.strip()]

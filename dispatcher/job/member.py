@@ -297,16 +297,19 @@ class MemberRun:
         deadline = asyncio.get_running_loop().time() + timeout
         if boot is not None and boot.reset:
             await self._power_up(device)
-        await self._log_in(deadline, booting=self._powered)
-        return await self._start_shell(deadline)
+        connection = self._job.timeouts.connection
+        await self._log_in(deadline, booting=self._powered, silence=None if self._powered else connection)
+        until = deadline if connection is None else min(deadline, asyncio.get_running_loop().time() + connection)
+        return await self._start_shell(until)
 
-    async def _log_in(self, deadline: float, *, booting: bool) -> None:
+    async def _log_in(self, deadline: float, *, booting: bool, silence: float | None = None) -> None:
         await console_login.login(
             self._console,
             prompts=self._prompts(),
             credentials=_credentials(self._auto_login()),
             deadline=deadline,
             booting=booting,
+            silence=silence,
         )
 
     async def _start_shell(self, deadline: float) -> Shell:

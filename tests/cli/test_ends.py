@@ -97,3 +97,12 @@ def test_a_member_that_gets_no_files_says_why_of_each_of_its_definitions(multino
     assert ran.status == 3
     why = "cannot make /proc/nothing/1"
     assert {ran.reason(1, "lava", name)[: len(why) + 3] for name in ("0_a", "job")} == {f"b: {why}"}
+
+
+def test_a_console_that_says_nothing_ends_at_the_connections_limit(multinode: Multinode, write: Write) -> None:
+    timeouts = {"job": {"minutes": 2}, "action": {"minutes": 1}, "connection": {"seconds": 1}}
+    job = write("job.yaml", job_text({"a": ["true"]}, timeouts=timeouts))
+    device = "b: {device_type: board, console: {command: sleep 1000}, prompts: ['# ']}"
+    ran = multinode("run", job, "--devices", write("devices.yaml", f"devices: {{{device}}}"))
+    assert ran.status == 3
+    assert ran.reason(1, "lava", "0_a") == "b: nothing came in 1 s"

@@ -454,8 +454,8 @@ class MemberRun:
             async with asyncio.timeout_at(deadline):
                 while announced := await self._run_tests(folder, suites, planned, call_timeout):
                     folder = f"{stage}-{announced.suite}-{announced.step}"
-                    await self._go_on(announced, files.rest(folder, announced.suite, announced.step), deadline)
-                    planned.settle(done=True)
+                    rest = files.rest(folder, announced.suite, announced.step)
+                    await self._go_on(planned, announced, rest, deadline)
         except TimeoutError:
             meanwhile = ", while the device rebooted" if planned.announced else ""
             what = f"the test action timed out{meanwhile}"
@@ -510,17 +510,18 @@ class MemberRun:
                 await _whole(self._stop(shell, session))
             session.cancel()
 
-    async def _go_on(self, announced: Announced, files: Mapping[str, Entry], deadline: float) -> None:
+    async def _go_on(self, planned: Reboots, announced: Announced, files: Mapping[str, Entry], deadline: float) -> None:
         """Wait for the device that reboots, and put there what it has lost and what is left to run."""
         shell, self._boot_id = await reboots.come_back(
             self._console, announced, lambda until: self._log_in(until, booting=True), self._start_shell
         )
         self._shell = shell
+        planned.settle(done=True)
         duration = asyncio.get_running_loop().time() - announced.began
         self._note("rebooted", after=round(duration, 1))
+        self.results.add(announced.suite, reboots.CASE, "pass", duration=duration)
         scripts, settings = await self._script_files(shell, deadline), await self._setting_files(shell, deadline)
         await self._install(shell, {**scripts, **settings, **files}, deadline, again=True)
-        self.results.add(announced.suite, reboots.CASE, "pass", duration=duration)
         self.results.resume_run(announced.suite)
 
     def _unfinished(self, suites: list[str], planned: Reboots, error: MultinodeError) -> MultinodeError:

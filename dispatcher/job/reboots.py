@@ -123,17 +123,22 @@ async def come_back(
     :raises ConsoleError: no other system has come until the reboot's deadline, or the console ended.
     """
     loop = asyncio.get_running_loop()
+    still_up = False
     while True:
-        await log_in(announced.deadline)
-        until = min(announced.deadline, loop.time() + ANSWER)
         try:
+            await log_in(announced.deadline)
+            until = min(announced.deadline, loop.time() + ANSWER)
             shell = await start(until)
             boot_id = await boot_id_of(shell, until)
             if not boot_id or boot_id != announced.boot_id:
                 return shell, boot_id
+            still_up = True
             await shell.leave()
         except ConsoleTimeout:
-            if loop.time() >= announced.deadline:
-                raise
+            if loop.time() < announced.deadline:
+                continue
+            if still_up:
+                raise ConsoleTimeout("only the system that was to go down has answered", where=console.name) from None
+            raise
         await asyncio.sleep(SETTLE)
         console.forget()

@@ -116,6 +116,31 @@ def test_the_system_that_goes_down_is_not_the_one_that_comes_up(monkeypatch: pyt
     assert done == ["login", "shell", "login", "login", "shell"]
 
 
+def test_a_system_that_never_goes_down_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reboots, "SETTLE", 0.0)
+
+    async def boot_id_of(_shell: Shell, _deadline: float) -> str:
+        return "old"
+
+    monkeypatch.setattr(reboots, "boot_id_of", boot_id_of)
+
+    async def test() -> None:
+        async with a_console() as console:
+            announced = Announced("0_a", 1, "old", asyncio.get_running_loop().time(), 30.0)
+            logins: list[float] = []
+
+            async def log_in(deadline: float) -> None:
+                logins.append(deadline)
+                if len(logins) == 2:
+                    object.__setattr__(announced, "limit", 0.0)  # its time has come
+                    raise ConsoleTimeout("no prompt came")
+
+            with pytest.raises(ConsoleTimeout, match="only the system that was to go down has answered"):
+                await come_back(console, announced, log_in, lambda deadline: start(console, "sh", deadline=deadline))
+
+    asyncio.run(test())
+
+
 def test_nobody_is_waited_for_longer_than_the_reboot_may_take() -> None:
     async def log_in(_deadline: float) -> None:
         pass

@@ -23,7 +23,7 @@ TRANSPORTS: Final = "multinode.transports"
 CALLS: Final = "multinode.calls"
 OWN: Final = "multinode-dispatcher"
 
-_RESERVED: Final = frozenset({"SIGNAL", "RUNNER"})
+_RESERVED: Final = frozenset({"SIGNAL", "RUNNER", "REBOOT"})
 """Names under which framing 2 carries what the test shell tells; a call would never hear of its requests."""
 
 _SCRIPT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -133,6 +133,7 @@ class TestBroken:
             (A_CALL, "ask", "the name of a call is capitals, digits and underscores, a capital first"),
             (A_CALL, "ASK-ME", "the name of a call is capitals, digits and underscores, a capital first"),
             (A_CALL, "SIGNAL", "SIGNAL is the test shell's own"),
+            (A_CALL, "REBOOT", "REBOOT is the test shell's own"),
             (A_CALL + "    def __init__(self): raise OSError('no')", "ASK", "OSError: no"),
             (A_CALL + "    SCRIPTS = {'lava-send': b''}", "ASK", "there is a script 'lava-send' already"),
             (A_CALL + "    SCRIPTS = {'lava-multi-node.conf': b''}", "ASK", "there is a script 'lava-multi-node.conf'"),

@@ -80,6 +80,15 @@ class Live:
     def _back(self, data: dict[str, Any]) -> str:
         return f"the console is open again after {data['gap']:g} s"
 
+    def _rebooting(self, data: dict[str, Any]) -> str:
+        return f"rebooting, as step {data['step']} of {data['suite']} says; it may take {data['limit']:g} s"
+
+    def _rebooted(self, data: dict[str, Any]) -> str:
+        return f"back after {data['after']:g} s; the test goes on"
+
+    def _not_rebooting(self, data: dict[str, Any]) -> str:
+        return self._paint(data["reason"], _RED)
+
     def _call(self, data: dict[str, Any]) -> str | None:
         return None if data["name"] == "SEND" else self._paint(f"{_command(data)} ...", _DIM)
 

@@ -299,9 +299,19 @@ class Console:
             self._unheard.clear()
             listener(unheard)
 
+    def give_back(self, data: bytes) -> None:
+        """Have who listens next hear this first, as if it came now."""
+        self._unheard[:0] = data
+        del self._unheard[:-SEARCH_WINDOW]
+
     def forget(self) -> None:
         """Let go of what came while nobody listened."""
         self._unheard.clear()
+
+    @property
+    def recent(self) -> bytes:
+        """The end of what has come; empty where nothing has."""
+        return self._recent
 
     def last_line(self) -> str:
         """The last line that the device printed that is not blank, for messages; empty if there was none."""

@@ -27,7 +27,9 @@ class Entry:
     executable: bool = False
 
 
-async def install(shell: Shell, directory: str, files: Mapping[str, Entry], *, deadline: float) -> None:
+async def install(
+    shell: Shell, directory: str, files: Mapping[str, Entry], *, deadline: float, again: bool = False
+) -> None:
     """Write files below a directory of the device, which is made where it is missing.
 
     The device needs nothing but its shell, ``mkdir`` and ``chmod``. Where it has ``cat`` and ``cksum``, pieces are sent
@@ -35,10 +37,11 @@ async def install(shell: Shell, directory: str, files: Mapping[str, Entry], *, d
 
     :param files: path relative to ``directory`` → what it holds; any bytes.
     :param deadline: on the event loop's clock.
+    :param again: some of them may be there; what is found whole is left.
     :raises dispatcher.errors.InstallError: the device could not make a directory or a file.
     :raises dispatcher.errors.ConsoleTimeout: it stopped answering.
     """
-    await _Installer(shell, directory, files, deadline).run()
+    await _Installer(shell, directory, files, deadline).run(again=again)
 
 
 def typed_size(files: Mapping[str, Entry]) -> int:
@@ -54,13 +57,14 @@ class _Installer:
         self._deadline = deadline
         self._checks = False
 
-    async def run(self) -> None:
+    async def run(self, *, again: bool) -> None:
         await self._make_folders()
         self._checks = await self._can_check()
-        for path in self._files:
+        missing = await self._missing() if again and self._checks else list(self._files)
+        for path in missing:
             await self._write(path)
         if self._checks:
-            for paths in self._batches(self._files):
+            for paths in self._batches(missing):
                 await self._check(paths)
         for paths in self._batches(path for path, entry in self._files.items() if entry.executable):
             await self._run(f"chmod 755 {self._words(paths)}", f"make files in {self._directory} executable")
@@ -107,11 +111,23 @@ class _Installer:
     async def _can_check(self) -> bool:
         return await self._sum_of("cksum </dev/null|cat") == cksum(b"")
 
+    async def _missing(self) -> list[str]:
+        """The files that are not there, or not as they were written."""
+        # One that is empty and one that is not there have the same sum.
+        missing = [path for path, entry in self._files.items() if not entry.content]
+        for paths in self._batches(path for path, entry in self._files.items() if entry.content):
+            if not await self._are_whole(paths):
+                missing += [path for path in paths if len(paths) == 1 or not await self._are_whole([path])]
+        return missing
+
+    async def _are_whole(self, paths: Sequence[str]) -> bool:
+        content = b"".join(self._files[path].content for path in paths)
+        return await self._sum_of(f"cat {self._words(paths)} 2>/dev/null|cksum") == cksum(content)
+
     async def _check(self, paths: Sequence[str]) -> None:
         """Check some files; those that did not arrive whole are written again."""
         for _attempt in range(TRIES):
-            content = b"".join(self._files[path].content for path in paths)
-            if await self._sum_of(f"cat {self._words(paths)}|cksum") == cksum(content):
+            if await self._are_whole(paths):
                 return
             if len(paths) > 1:
                 for path in paths:

@@ -58,6 +58,7 @@ async def login(
     credentials: Credentials | None,
     deadline: float,
     booting: bool = False,
+    silence: float | None = None,
 ) -> None:
     """Wait for a shell, logging in where the device asks for it.
 
@@ -65,16 +66,35 @@ async def login(
         empty where the console is a shell at once.
     :param deadline: on the event loop's clock, for all of it.
     :param booting: the device has just been reset.
+    :param silence: seconds within which the console must have said something, None for no limit.
     :raises ConsoleTimeout: no prompt came, or no shell answered at it.
     :raises ConsoleError: the device does not let this user in.
     :raises dispatcher.errors.ConsoleClosed: the console ended.
     """
     attempt = _Login(console, prompts, credentials, booting)
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle | None = None
+    mute = False
+
+    def listen(limit: asyncio.Timeout) -> None:
+        nonlocal mute
+        mute = _is_echo(console.recent)
+        if mute:
+            limit.reschedule(loop.time())
+
     try:
-        async with asyncio.timeout_at(deadline):
+        async with asyncio.timeout_at(deadline) as limit:
+            if silence is not None:
+                timer = loop.call_later(silence, listen, limit)
             await attempt.run()
     except TimeoutError:
+        if mute:
+            hint = "timeouts: connection says so; is the device on, and this its console, at the right speed?"
+            raise ConsoleTimeout(f"nothing came in {silence:g} s", where=console.name, hint=hint) from None
         raise attempt.late() from None
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 class _Login:
@@ -227,6 +247,11 @@ class _Login:
         else:
             hint = "the console has said nothing; is the device on, and this its console, at the right speed?"
         return ConsoleTimeout(what, where=self._console.name, hint=hint)
+
+
+def _is_echo(text: bytes) -> bool:
+    """Whether a terminal has said no more than what was typed at it, as one does whose program does not read yet."""
+    return not text.replace(RELEASE.strip(), b"").replace(b"^C", b"").strip()
 
 
 def _pattern(expression: str) -> re.Pattern[bytes]:

@@ -29,7 +29,7 @@ async def find_directory(shell: Shell, candidates: Sequence[str], interpreter: s
 async def link_shipped(
     shell: Shell, directory: str, names: Iterable[str], version: str, marker: tuple[str, str], *, deadline: float
 ) -> bool:
-    """Link scripts that the device's image has brought into a directory of ours. Whether they are there now.
+    """Link scripts that the device's image has brought into a directory of ours, again perhaps. Whether they are there.
 
     :param directory: is made where it is missing.
     :param version: what the image's file of versions must say: nothing else is looked at.
@@ -44,7 +44,7 @@ async def link_shipped(
     listed = sorted(names)
     for start in range(0, len(listed), _NAMES_AT_ONCE):
         words = " ".join(f'"$R/{name}"' for name in listed[start : start + _NAMES_AT_ONCE])
-        link = f"R={answer.value};mkdir -p {directory}&&ln -s {words} {directory}"
+        link = f"R={answer.value};mkdir -p {directory}&&ln -sf {words} {directory}"
         done = await shell.run(f"{{ {link};}} 2>/dev/null", deadline=deadline, check=False, doing="link scripts")
         if done.status != 0:
             return False

@@ -35,7 +35,7 @@ _BOOT: Final = re.compile(rb"(?:^|[\n\]] ?)" + _BANNER + rb"[0-9]")
 
 class RebootWatch:
     """Listens while a test runs, from the first :meth:`hear` to :meth:`cancel`; ends the console with
-    :class:`~dispatcher.errors.DeviceRebooted`.
+    :class:`~dispatcher.errors.DeviceRebooted`, unless the reboot was meant.
 
     :param prompts: regular expressions of what the device shows when it has booted.
     """
@@ -51,18 +51,40 @@ class RebootWatch:
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._typing: asyncio.Task[None] | None = None
+        self._meant: Callable[[bytes], None] | None = None
+
+    def expect(self, told: Callable[[bytes], None] | None) -> None:
+        """A reboot is meant from now on: have it told instead of ending the console. None: it is not any more.
+
+        A kernel that says its version is believed at once then.
+
+        :param told: what the new system has said by then, which is its prompt perhaps. Called once.
+        """
+        self._meant = told
+        self._booted = False
+        self._asked = 0
+        self._tail.clear()
 
     def hear(self, data: bytes) -> None:
         """Take what the console said. Never waits."""
         self._tail += data
+        if self._meant is not None and (boot := _BOOT.search(self._tail)):
+            self._tell(self._meant, bytes(self._tail[boot.start() :]))
+            return
         if len(self._tail) > 2 * SEARCH_WINDOW:
             self._search()
         self._later(QUIET, self._look)
+
+    def _tell(self, told: Callable[[bytes], None], said: bytes) -> None:
+        self.cancel()
+        self._meant = None
+        told(said)
 
     def cancel(self) -> None:
         """Ask nothing more."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         if self._typing is not None:
             self._typing.cancel()
 
@@ -98,6 +120,8 @@ class RebootWatch:
             self._asked = 0
         elif self._asked < QUESTIONS:
             self._ask()
+        elif self._meant is not None:
+            self._tell(self._meant, bytes(self._tail))
         else:
             rebooted, ended = "the device has rebooted in the middle of a test", "the test on the device has been ended"
             what = rebooted if self._booted else ended

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from dispatcher.errors import FileError
 from dispatcher.job import keys
 from dispatcher.job.fields import pattern, variables
 from dispatcher.job.yamlfile import Keys, Node
@@ -31,6 +32,9 @@ GONE: Final = {
     ),
 }
 """LAVA's helpers that cannot work here, each with why or what to do instead."""
+
+REBOOT: Final = "lava-reboot"
+"""The helper that has to know from which step it is called, and what its device shows when it is up again."""
 
 _COMMAND = re.compile(
     r"(?:^|[;&|(`{'\"]|(?:\b(?:then|do|else|if|while|until|exec)|--shell|--cmd)\s)\s*(lava-[a-z0-9-]+)", re.MULTILINE
@@ -184,8 +188,15 @@ def _install(
         _words(wanted.get("deps")), {distro: deps for distro, deps in distros.items() if deps}
     )
     repositories = wanted["git-repos"].sequence("a repository") if "git-repos" in wanted else []
+    called: dict[str, str] = {}
+    steps = _steps(wanted.get("steps"), called)
+    if REBOOT in called:
+        hint = "a test goes on after a reboot only in its run: steps:"
+        raise FileError(f"{REBOOT} cannot be called in install: steps:", where=called[REBOOT], hint=hint)
+    for helper, where in called.items():
+        helpers.setdefault(helper, where)
     return (
-        (*commands, *_steps(wanted.get("steps"), helpers)),
+        (*commands, *steps),
         tuple(_repository(repository, params) for repository in repositories),
     )
 

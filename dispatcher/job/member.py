@@ -28,13 +28,15 @@ from dispatcher.console.shell import Shell
 from dispatcher.console.transcript import Transcript
 from dispatcher.console.transport import Transport
 from dispatcher.coordinator.client import GroupClient
-from dispatcher.errors import ConsoleTimeout, JobEnded, MultinodeError
+from dispatcher.errors import ConsoleError, ConsoleTimeout, JobEnded, MultinodeError
 from dispatcher.group.events import Member
-from dispatcher.job import overlay
+from dispatcher.job import overlay, reboots
 from dispatcher.job.calls import Call
 from dispatcher.job.definition import DEFAULT_SHELL, AutoLogin, Boot, Job, Test
 from dispatcher.job.devices import DEFAULT_RESULTS_DIR, OTHER_RESULTS_DIRS, Device
 from dispatcher.job.hosts import Hosts
+from dispatcher.job.overlay import Overlay
+from dispatcher.job.reboots import Announced, Reboots
 from dispatcher.job.record import Record
 from dispatcher.job.requests import Requester
 from dispatcher.job.results import JOB_SUITE, Case, MemberResults
@@ -163,7 +165,12 @@ class MemberRun:
     def end(self, reason: str) -> None:
         """Record why the run of this member is about to be cancelled."""
         self.failure = JobEnded(reason.splitlines()[0], where=self.seat.device.name)
+        self._give_up(reason)
+
+    def _give_up(self, reason: str) -> None:
+        """Record why this member goes no further, for each definition that it has not ended too."""
         self.results.abandon_run(reason)
+        self.results.expect_runs(overlay.runs(self._tests), reason)
         self.results.add(JOB_SUITE, "job", "fail", reason=reason)
 
     # --- the whole ---------------------------------------------------------------------------------------------
@@ -184,8 +191,7 @@ class MemberRun:
             interrupted = False
             self.failure = error
             reason = error.what if error.where is None else f"{error.where}: {error.what}"
-            self.results.abandon_run(reason)
-            self.results.add(JOB_SUITE, "job", "fail", reason=reason)
+            self._give_up(reason)
             self._note("error", reason=str(error))
         finally:
             self._hosts.withdraw(self.seat.member.id)
@@ -208,7 +214,7 @@ class MemberRun:
         await self._introduce(shell)
         index = 0
         for stage, test in enumerate(self._tests):
-            await self._test(shell, stage, test, index)
+            await self._test(stage, test, index)
             index += len(test.definitions)
 
     async def _join(self) -> None:
@@ -291,14 +297,23 @@ class MemberRun:
         deadline = asyncio.get_running_loop().time() + timeout
         if boot is not None and boot.reset:
             await self._power_up(device)
+        connection = self._job.timeouts.connection
+        await self._log_in(deadline, booting=self._powered, silence=None if self._powered else connection)
+        until = deadline if connection is None else min(deadline, asyncio.get_running_loop().time() + connection)
+        return await self._start_shell(until)
+
+    async def _log_in(self, deadline: float, *, booting: bool, silence: float | None = None) -> None:
         await console_login.login(
             self._console,
             prompts=self._prompts(),
             credentials=_credentials(self._auto_login()),
             deadline=deadline,
-            booting=self._powered,
+            booting=booting,
+            silence=silence,
         )
-        return await console_shell.start(self._console, device.lava_test_sh_cmd, deadline=deadline)
+
+    async def _start_shell(self, deadline: float) -> Shell:
+        return await console_shell.start(self._console, self.seat.device.lava_test_sh_cmd, deadline=deadline)
 
     def _prompts(self) -> Sequence[str]:
         return (self._boots[-1].prompts if self._boots else ()) or self.seat.device.prompts
@@ -326,31 +341,27 @@ class MemberRun:
 
     async def _prepare(self, shell: Shell) -> None:
         """Put our scripts on the device."""
-        device = self.seat.device
         deadline = self._deadline(self._tests[0].timeout if self._tests else None)
-        if device.results_dir == DEFAULT_RESULTS_DIR:
+        if self.seat.device.results_dir == DEFAULT_RESULTS_DIR:
             await self._find_directory(shell, deadline)
-        files = {
-            f"bin/{name}": Entry(_for_shell(content, device.lava_test_sh_cmd), executable=name != resources.LIBRARY)
-            for name, content in (await self._missing_scripts(shell, deadline)).items()
-        }
-        await self._install(shell, files, deadline)
-        boot_id = await shell.run(
-            "{ read -r R </proc/sys/kernel/random/boot_id;} 2>/dev/null", deadline=deadline, check=False
-        )
-        self._boot_id = boot_id.value
-        self._directory_is_here = self._hosts.is_here(boot_id.value)
+        await self._install(shell, await self._script_files(shell, deadline), deadline)
+        self._boot_id = await reboots.boot_id_of(shell, deadline)
+        self._directory_is_here = self._hosts.is_here(self._boot_id)
 
     async def _introduce(self, shell: Shell) -> None:
         """Tell the scripts on the device what they must know of it and of the group, which is complete now."""
-        device, member = self.seat.device, self.seat.member
         deadline = self._deadline(self._tests[0].timeout if self._tests else None)
-        shared = await self._hosts.shared(member.id, self._boot_id)
-        console = await shell.run("R=$(tty)||R=$(readlink /proc/self/fd/0)||R=", deadline=deadline, check=False)
-        elsewhere = device.results_dir == DEFAULT_RESULTS_DIR and self._directory != self._own_directory(
+        shared = await self._hosts.shared(self.seat.member.id, self._boot_id)
+        elsewhere = self.seat.device.results_dir == DEFAULT_RESULTS_DIR and self._directory != self._own_directory(
             DEFAULT_RESULTS_DIR
         )
         self._cache = f"{self._directory}/lava_multi_node_cache.txt" if shared or elsewhere else overlay.DEFAULT_CACHE
+        await self._install(shell, await self._setting_files(shell, deadline), deadline)
+        self._note("installed", directory=self._directory, cache=self._cache)
+
+    async def _setting_files(self, shell: Shell, deadline: float) -> dict[str, Entry]:
+        device, member = self.seat.device, self.seat.member
+        console = await shell.run("R=$(tty)||R=$(readlink /proc/self/fd/0)||R=", deadline=deadline, check=False)
         settings = overlay.settings(
             job_id=member.id,
             role=member.role,
@@ -365,16 +376,14 @@ class MemberRun:
             self.seat.environment,
             {"LAVA_MULTI_NODE_CACHE": self._cache, "LAVA_JOB_ID": member.id},
         )
-        beside = {f"bin/{resources.SETTINGS}": Entry(settings), "environment": Entry(environment)}
-        await self._install(shell, beside, deadline)
-        self._note("installed", directory=self._directory, cache=self._cache)
+        return {f"bin/{resources.SETTINGS}": Entry(settings), "environment": Entry(environment)}
 
-    async def _install(self, shell: Shell, files: Mapping[str, Entry], deadline: float) -> None:
+    async def _install(self, shell: Shell, files: Mapping[str, Entry], deadline: float, *, again: bool = False) -> None:
         size, delay = typed_size(files), self.seat.device.character_delay
         seconds = size * (delay + LATENESS)
         if delay and seconds > QUIETLY_TYPED:
             self._note("installing", files=len(files), bytes=size, seconds=round(seconds))
-        await install(shell, self._directory, files, deadline=deadline)
+        await install(shell, self._directory, files, deadline=deadline, again=again)
 
     def _own_directory(self, results_dir: str) -> str:
         return f"{results_dir.replace('%s', self.seat.member.id)}-{self._nonce}"
@@ -384,6 +393,13 @@ class MemberRun:
         candidates = [self._own_directory(each) for each in (DEFAULT_RESULTS_DIR, *OTHER_RESULTS_DIRS)]
         interpreter = self.seat.device.lava_test_sh_cmd
         self._directory = (await find_directory(shell, candidates, interpreter, deadline=deadline)) or self._directory
+
+    async def _script_files(self, shell: Shell, deadline: float) -> dict[str, Entry]:
+        interpreter = self.seat.device.lava_test_sh_cmd
+        return {
+            f"bin/{name}": Entry(_for_shell(content, interpreter), executable=name != resources.LIBRARY)
+            for name, content in (await self._missing_scripts(shell, deadline)).items()
+        }
 
     async def _missing_scripts(self, shell: Shell, deadline: float) -> dict[str, bytes]:
         """The scripts that have to be sent: those of ours that the device's image has brought are linked instead."""
@@ -415,11 +431,12 @@ class MemberRun:
 
     # --- testing -----------------------------------------------------------------------------------------------
 
-    async def _test(self, shell: Shell, stage: int, test: Test, index: int) -> None:
+    async def _test(self, stage: int, test: Test, index: int) -> None:
         deadline = self._deadline(test.timeout)
-        await self._requester.make(test.requests, self._job.call_timeout(test, self.seat.member.role))
+        call_timeout = self._job.call_timeout(test, self.seat.member.role)
+        await self._requester.make(test.requests, call_timeout)
         test = replace(test, definitions=tuple(map(self._requester.filled_definition, test.definitions)))
-        files = overlay.build(
+        files = Overlay(
             stage,
             test,
             directory=self._directory,
@@ -427,9 +444,47 @@ class MemberRun:
             uuid_for=lambda _name: f"{self.seat.member.id}_{uuid.uuid4().hex}",
             cache=self._cache,
         )
-        await self._install(shell, files, deadline)
-        suites = [f"{index + offset}_{definition.name}" for offset, definition in enumerate(test.definitions)]
-        self.results.plan(dict(zip(suites, test.definitions, strict=True)))
+        suites = list(files.definitions)
+        await self._install(self._open_shell(), files.files(), deadline)
+        self.results.plan(files.definitions)
+        planned = self._reboots(files, deadline)
+        self._note("testing", suites=suites)
+        folder = str(stage)
+        try:
+            async with asyncio.timeout_at(deadline):
+                while announced := await self._run_tests(folder, suites, planned, call_timeout):
+                    folder = f"{stage}-{announced.suite}-{announced.step}"
+                    rest = files.rest(folder, announced.suite, announced.step)
+                    await self._go_on(planned, announced, rest, deadline)
+        except TimeoutError:
+            meanwhile = ", while the device rebooted" if planned.announced else ""
+            what = f"the test action timed out{meanwhile}"
+            raise self._unfinished(suites, planned, JobEnded(what, where=self.seat.device.name)) from None
+        except ConsoleError as error:
+            raise self._unfinished(suites, planned, planned.failure(error)) from None
+        except MultinodeError as error:
+            raise self._unfinished(suites, planned, error) from None
+
+    def _open_shell(self) -> Shell:
+        assert self._shell is not None  # noqa: S101 - tests begin once there is one, and end without
+        return self._shell
+
+    def _reboots(self, files: Overlay, deadline: float) -> Reboots:
+        auto_login = self._auto_login()
+        shown = [*self._prompts(), *([auto_login.login_prompt] if auto_login else [])]
+        return Reboots(
+            RebootWatch(self._console, shown),
+            {suite: len(definition.steps) for suite, definition in files.definitions.items()},
+            limit=self._boots[-1].timeout if self._boots else None,
+            deadline=deadline,
+            noticed=bool(shown),
+        )
+
+    async def _run_tests(
+        self, folder: str, suites: list[str], planned: Reboots, call_timeout: float | None
+    ) -> Announced | None:
+        """Run what a folder on the device lists, to its end or to a reboot that was announced."""
+        shell = self._open_shell()
         session = TestSession(
             self._console,
             self.seat.member,
@@ -439,34 +494,40 @@ class MemberRun:
             results=self.results,
             note=self._note,
             requests=self._requests,
-            timeout=self._job.call_timeout(test, self.seat.member.role),
+            timeout=call_timeout,
+            planned=planned,
         )
-        auto_login = self._auto_login()
-        watch = RebootWatch(self._console, [*self._prompts(), *([auto_login.login_prompt] if auto_login else [])])
-
-        def listen(data: bytes) -> None:
-            session.hear(data)
-            watch.hear(data)
-
-        self._note("testing", suites=suites)
-        runner = f"exec {self._directory}/bin/lava-test-runner {self._directory}/{stage}"
+        runner = f"exec {self._directory}/bin/lava-test-runner {self._directory}/{folder}"
         try:
-            async with asyncio.timeout_at(deadline):
-                test_run = shell.run_test(f". {self._directory}/environment;{runner}", listen)
-                await session.follow(test_run)
-            await session.finish(suites)
-        except TimeoutError:
-            raise self._unfinished(suites, JobEnded("the test action timed out", where=self.seat.device.name)) from None
-        except MultinodeError as error:
-            raise self._unfinished(suites, error) from None
+            announced = await session.follow(shell.run_test(f". {self._directory}/environment;{runner}", session.hear))
+            if announced is None:
+                await session.finish(suites)
+            return announced
         finally:
-            watch.cancel()
-            if shell.busy:
+            if planned.announced is not None:
+                self._shell = None  # whatever still runs there goes down
+            elif shell.busy:
                 await _whole(self._stop(shell, session))
             session.cancel()
 
-    def _unfinished(self, suites: list[str], error: MultinodeError) -> MultinodeError:
+    async def _go_on(self, planned: Reboots, announced: Announced, files: Mapping[str, Entry], deadline: float) -> None:
+        """Wait for the device that reboots, and put there what it has lost and what is left to run."""
+        shell, self._boot_id = await reboots.come_back(
+            self._console, announced, lambda until: self._log_in(until, booting=True), self._start_shell
+        )
+        self._shell = shell
+        planned.settle(done=True)
+        duration = asyncio.get_running_loop().time() - announced.began
+        self._note("rebooted", after=round(duration, 1))
+        self.results.add(announced.suite, reboots.CASE, "pass", duration=duration)
+        scripts, settings = await self._script_files(shell, deadline), await self._setting_files(shell, deadline)
+        await self._install(shell, {**scripts, **settings, **files}, deadline, again=True)
+        self.results.resume_run(announced.suite)
+
+    def _unfinished(self, suites: list[str], planned: Reboots, error: MultinodeError) -> MultinodeError:
         """Record why the definitions of a test action that have not ended never will."""
+        if planned.announced is not None:
+            self.results.add(planned.announced.suite, reboots.CASE, "fail", reason=error.what)
         self.results.abandon_run(error.what)
         self.results.expect_runs(suites, error.what)
         return error

@@ -8,10 +8,11 @@ brought theirs.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from dispatcher.console.install import Entry
+from dispatcher.job.content import REBOOT
 from dispatcher.job.definition import Test
 from dispatcher.job.testdef import Definition
 
@@ -19,15 +20,13 @@ DEFAULT_CACHE: Final = "/tmp/lava_multi_node_cache.txt"  # noqa: S108 - the API 
 """Where scripts look for the data of a wait. Members that share a file system cannot all have it there."""
 
 
-def build(
-    stage: int,
-    test: Test,
-    *,
-    directory: str,
-    uuid_for: Callable[[str], str],
-    cache: str = DEFAULT_CACHE,
-    first_index: int = 0,
-) -> dict[str, Entry]:
+def runs(tests: Iterable[Test], first_index: int = 0) -> list[str]:
+    """What the runs of a member's definitions are called, in order; LAVA counts them through all its test actions."""
+    definitions = [definition for test in tests for definition in test.definitions]
+    return [f"{index}_{definition.name}" for index, definition in enumerate(definitions, first_index)]
+
+
+class Overlay:
     """The files of one test action of one member, by path below the member's directory.
 
     :param stage: how many test actions the member has had before.
@@ -36,18 +35,71 @@ def build(
     :param cache: stands in for every :data:`DEFAULT_CACHE` in the steps and in files that are text.
     :param first_index: how many definitions the member has had before; LAVA counts them through.
     :raises ValueError: a definition from git has not been resolved.
+    :ivar definitions: by run.
     """
-    base = f"{directory}/{stage}/tests"
-    files: dict[str, Entry] = {}
-    runs = [f"{index}_{definition.name}" for index, definition in enumerate(test.definitions, first_index)]
-    listed = "".join(f"{base}/{run}\n" for run in runs)
-    files[f"{stage}/lava-test-runner.conf"] = Entry(listed.encode())
-    for run, definition in zip(runs, test.definitions, strict=True):
-        if not definition.resolved:
-            raise ValueError(f"{definition.name} has not been resolved")
-        for path, entry in _of_definition(definition, run, f"{base}/{run}", uuid_for(run)).items():
-            files[f"{stage}/tests/{run}/{path}"] = Entry(_with_cache(entry.content, cache), entry.executable)
-    return files
+
+    def __init__(
+        self,
+        stage: int,
+        test: Test,
+        *,
+        directory: str,
+        uuid_for: Callable[[str], str],
+        cache: str = DEFAULT_CACHE,
+        first_index: int = 0,
+    ) -> None:
+        for definition in test.definitions:
+            if not definition.resolved:
+                raise ValueError(f"{definition.name} has not been resolved")
+        self.definitions = dict(zip(runs([test], first_index), test.definitions, strict=True))
+        self._uuids = {run: uuid_for(run) for run in self.definitions}
+        self._stage = str(stage)
+        self._directory = directory
+        self._cache = cache
+
+    def files(self) -> dict[str, Entry]:
+        """All of it: the folder named as the stage is what the test runner is given."""
+        return self._listed(self._stage, map(self._home, self.definitions)) | self._of(self.definitions)
+
+    def rest(self, folder: str, run: str, step: int) -> dict[str, Entry]:
+        """What is left behind a step of a run, for a device that may have lost everything.
+
+        :param folder: what the test runner is given this time.
+        """
+        names = list(self.definitions)
+        later = names[names.index(run) + 1 :]
+        definition = self.definitions[run]
+        # Beside its directory, not in it: there an install.sh may have stayed, which is not to run again.
+        own = {
+            "uuid": Entry(f"{self._uuids[run]}\n".encode()),
+            "run.sh": Entry(_run_script(definition, run, self._home(run), self._uuids[run], behind=step)),
+        }
+        homes = [f"{self._directory}/{folder}/tests/{run}", *map(self._home, later)]
+        return (
+            self._listed(folder, homes)
+            | self._placed(f"{folder}/tests/{run}", own)
+            | self._placed(f"{self._stage}/tests/{run}", {"uuid": own["uuid"], **definition.files})
+            | self._of(later)
+        )
+
+    def _home(self, run: str) -> str:
+        return f"{self._directory}/{self._stage}/tests/{run}"
+
+    def _listed(self, folder: str, homes: Iterable[str]) -> dict[str, Entry]:
+        return {f"{folder}/lava-test-runner.conf": Entry("".join(f"{home}\n" for home in homes).encode())}
+
+    def _of(self, names: Iterable[str]) -> dict[str, Entry]:
+        files: dict[str, Entry] = {}
+        for run in names:
+            brought = _of_definition(self.definitions[run], run, self._home(run), self._uuids[run])
+            files |= self._placed(f"{self._stage}/tests/{run}", brought)
+        return files
+
+    def _placed(self, folder: str, files: Mapping[str, Entry]) -> dict[str, Entry]:
+        return {
+            f"{folder}/{path}": Entry(_with_cache(entry.content, self._cache), entry.executable)
+            for path, entry in files.items()
+        }
 
 
 def named(tests: Iterable[Test], scripts: Iterable[str]) -> set[str]:
@@ -55,16 +107,15 @@ def named(tests: Iterable[Test], scripts: Iterable[str]) -> set[str]:
 
     All of them would take a second at 115200 baud, and ten at 9600.
     """
-    texts = {
-        text
-        for test in tests
-        for definition in test.definitions
-        for text in (
-            *(step.encode("utf-8", "surrogateescape") for step in (*definition.steps, *definition.install_steps)),
-            *(entry.content for entry in definition.files.values()),
-        )
-    }
+    texts = {text for test in tests for definition in test.definitions for text in _texts(definition)}
     return {script for script in scripts if any(script.encode() in text for text in texts)}
+
+
+def _texts(definition: Definition) -> Iterator[bytes]:
+    for step in (*definition.steps, *definition.install_steps):
+        yield step.encode("utf-8", "surrogateescape")
+    for entry in definition.files.values():
+        yield entry.content
 
 
 def _of_definition(definition: Definition, run: str, directory: str, uuid: str) -> dict[str, Entry]:
@@ -76,7 +127,11 @@ def _of_definition(definition: Definition, run: str, directory: str, uuid: str) 
     return files
 
 
-def _run_script(definition: Definition, run: str, directory: str, uuid: str) -> bytes:
+def _run_script(definition: Definition, run: str, directory: str, uuid: str, *, behind: int = 0) -> bytes:
+    """The steps behind one of them, all unless it is given."""
+    steps = [_escaped(step) for step in definition.steps]
+    if any(REBOOT.encode() in text for text in _texts(definition)):
+        steps = [f"export LAVA_STEP={number}\n{step}" for number, step in enumerate(steps, 1)]
     return _script(
         [
             *_assignments({**definition.params, "UUID": uuid}),
@@ -85,7 +140,7 @@ def _run_script(definition: Definition, run: str, directory: str, uuid: str) -> 
             "set -x",
             f"export TESTRUN_ID={run}",
             f"cd {directory}",
-            *(_escaped(step) for step in definition.steps),
+            *steps[behind:],
             "set +x",
         ]
     )

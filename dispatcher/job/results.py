@@ -69,6 +69,7 @@ class MemberResults:
         self._now = now
         self._observe = observe
         self._suite: str | None = None
+        self._resumed: str | None = None
         self._began = 0.0
         self._case_began: dict[str, float] = {}
         self._ended: set[str] = set()
@@ -123,11 +124,18 @@ class MemberResults:
     # --- the test shell's signals --------------------------------------------------------------------------
 
     def start_run(self, suite: str) -> None:
-        """``STARTRUN``: a definition begins. One that had not ended before has failed."""
+        """``STARTRUN``: a definition begins, or goes on. One that had not ended before has failed."""
+        resumed, self._resumed = self._resumed, None
+        if suite == self._suite == resumed:
+            return
         self.abandon_run("it did not reach its end")
         self._suite = suite
         self._began = self._monotonic()
         self._set = None
+
+    def resume_run(self, suite: str) -> None:
+        """The definition that runs will say again that it begins: its device has rebooted, and it goes on."""
+        self._resumed = suite
 
     def end_run(self, suite: str) -> None:
         """``ENDRUN``: all steps of a definition have passed."""
@@ -145,6 +153,13 @@ class MemberResults:
         if self._suite is not None:
             self._end(self._suite, "fail", self._monotonic() - self._began, reason=reason)
             self._suite = None
+
+    def fail_install(self, reason: str) -> None:
+        """``INSTALL_FAIL``: the runner has passed over the definition that would have been next."""
+        self.abandon_run("a step failed")
+        suite = next((suite for suite in self._definitions if suite not in self._ended), None)
+        if suite is not None:
+            self._end(suite, "fail", None, reason=reason)
 
     def expect_runs(self, suites: Iterable[str], reason: str) -> None:
         """Every definition that should have run by now and has not ended has failed."""

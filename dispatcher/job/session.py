@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from dispatcher.console.connection import Console
@@ -18,7 +19,9 @@ from dispatcher.framing import lava
 from dispatcher.framing.conversation import Answer, Conversation
 from dispatcher.framing.events import Damage, Event, InstallFailed, Request, RunnerExit, Signal
 from dispatcher.group.events import Member
+from dispatcher.job import reboots
 from dispatcher.job.calls import Call, Session
+from dispatcher.job.reboots import Announced, Reboots
 from dispatcher.job.results import MemberResults, printable
 
 CALLS_AT_ONCE = 64
@@ -40,11 +43,21 @@ Note = Callable[..., None]
 """Records an event of this member: its kind, then data by name."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A call that was made: its number in the run, and the suite that it was made in."""
+
+    request: Request
+    number: int
+    suite: str
+
+
 class TestSession:
     """Answers one member's calls and collects its results, from :meth:`hear` to :meth:`finish`.
 
     :param requests: numbers that no other request of this member in this run has.
     :param timeout: seconds that the job allows a call.
+    :param planned: the device's reboots; None where nobody is to notice them.
     """
 
     __test__ = False  # not a test class for pytest, in spite of its name
@@ -61,7 +74,10 @@ class TestSession:
         note: Note,
         requests: itertools.count[int],
         timeout: float | None,
+        planned: Reboots | None = None,
     ) -> None:
+        self._console = console
+        self._planned = planned
         self._member = member
         self._members = members
         self._client = client
@@ -76,32 +92,58 @@ class TestSession:
         self._output = b""
         self._last_words = ""
         self._ordering = asyncio.Lock()
-        self._waiting: set[asyncio.Task[None]] = set()
+        self._waiting: dict[asyncio.Task[None], _Asked] = {}
+        self._withdrawn: list[_Asked] = []
         self._in_order: set[asyncio.Task[None]] = set()
         self._typist = Typist(console)
         self._timer: asyncio.TimerHandle | None = None
+        self._late: asyncio.TimerHandle | None = None
         self._kept = self._damaged = 0
         self._over: str | None = None
         self._device = console.name
         self._raised: asyncio.Future[str] = self._loop.create_future()
+        self._rebooted: asyncio.Future[None] = self._loop.create_future()
+        self._after = bytearray()
 
-    async def follow(self, test: Coroutine[Any, Any, object]) -> None:
-        """Wait for the end of a test that this session hears.
+    async def follow(self, test: Coroutine[Any, Any, object]) -> Announced | None:
+        """Wait for the end of a test that this session hears; the reboot that it has ended in, None for none.
 
         :raises JobEnded: a ``lava-test-raise`` has ended it.
         """
         running = asyncio.ensure_future(test)
         try:
-            await asyncio.wait((running, self._raised), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((running, self._raised, self._rebooted), return_when=asyncio.FIRST_COMPLETED)
             if self._raised.done():
                 raise JobEnded(f"lava-test-raise: {printable(self._raised.result())}", where=self._device)
-            await running
+            if running.done():
+                await running
+                if self._announced is not None:
+                    await self._go_down()
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+        self._console.give_back(bytes(self._after))
+        return self._announced
+
+    async def _go_down(self) -> None:
+        """The reboot has ended the test before the system was down: hear the rest of it."""
+        self._console.listen(self.hear)
+        ending = asyncio.ensure_future(self._console.ended())
+        try:
+            await asyncio.wait((self._rebooted, ending), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ending.cancel()
+            self._console.listen(None)
+        if not self._rebooted.done():
+            raise self._console.failure()
 
     def hear(self, data: bytes) -> None:
         """Take what the console said. Never waits."""
+        if self._rebooted.done():
+            self._after += data
+            return
+        if self._planned is not None:
+            self._planned.watch.hear(data)
         # A UART gives a few bytes at a time, and most of them end nothing.
         if b"\n" not in data and b">" not in data and len(self._unheard) < _UNHEARD_LIMIT:
             self._unheard += data
@@ -142,9 +184,12 @@ class TestSession:
             await asyncio.wait(self._in_order)
         for task in self._waiting:
             task.cancel()
-        said = f"; its last words: {self._last_words}" if self._last_words else ""
+        said = self._said()
         self._results.abandon_run(f"a step failed{said}")
-        self._results.expect_runs(expected, "it was not run")
+        self._results.expect_runs(expected, f"it was not run{said}")
+
+    def _said(self) -> str:
+        return f"; its last words: {self._last_words}" if self._last_words else ""
 
     def dismiss(self, reason: str) -> None:
         """Take nothing more from a test that is to end, but fail the calls that it waits in and those that it makes.
@@ -159,9 +204,12 @@ class TestSession:
         """Drop every call that is open, and type nothing more."""
         for task in (*self._waiting, *self._in_order):
             task.cancel()
+        if self._planned is not None:
+            self._planned.watch.cancel()
         self._typist.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._late):
+            if timer is not None:
+                timer.cancel()
 
     # --- typing --------------------------------------------------------------------------------------------
 
@@ -172,7 +220,8 @@ class TestSession:
         due = self._conversation.due()
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if due is None else self._loop.call_at(due, self._tick)
+        # To a device that goes down nothing is typed unasked: a boot loader stops at any character.
+        self._timer = None if due is None or self._announced else self._loop.call_at(due, self._tick)
 
     def _tick(self) -> None:
         self._conversation.tick(self._loop.time())
@@ -187,7 +236,7 @@ class TestSession:
             if lines := _shown(whole):
                 self._note("output", lines=lines)
                 self._last_words = next((line for line in reversed(lines) if not is_ours(line)), self._last_words)
-                if self._results.reads_output:
+                if self._results.reads_output and self._announced is None:
                     self._results_of(lines)
         self._output += rest[: OUTPUT_LINE_LIMIT - len(self._output)]
 
@@ -208,12 +257,17 @@ class TestSession:
                 self._conversation.fail(event, self._over, self._loop.time())
             return
         match event:
+            case Request(name=reboots.CALL, id=str()):
+                self._reboot(event)
             case Request():
                 self._request(event)
             case Signal():
                 self._signal(event)
+            case InstallFailed() if self._announced is not None:
+                pass
             case InstallFailed():
                 self._note("install-failed")
+                self._results.fail_install(f"it could not be installed{self._said()}")
             case RunnerExit():
                 self._note("runner-exit")
             case Damage():
@@ -225,6 +279,8 @@ class TestSession:
         self._note("signal", name=signal.name, params=printable(signal.params))
         first, _blank, rest = signal.params.partition(" ")
         match signal.name:
+            case "STARTRUN" | "ENDRUN" if self._announced is not None:
+                pass  # the reboot has ended a definition, and its runner with it
             case "STARTRUN" if first and rest:
                 self._results.start_run(first)
             case "ENDRUN" if first and rest:
@@ -258,11 +314,64 @@ class TestSession:
             return
         number = next(self._requests)
         self._note("call", name=request.name, args=[printable(arg) for arg in request.args], request=number)
-        task = self._loop.create_task(self._answer(request, number, self._results.suite))
-        call = self._calls.get(request.name)
-        mine = self._in_order if call is not None and not call.waits else self._waiting
-        mine.add(task)
-        task.add_done_callback(mine.discard)
+        self._begin(_Asked(request, number, self._results.suite))
+
+    def _begin(self, asked: _Asked) -> None:
+        task = self._loop.create_task(self._answer(asked.request, asked.number, asked.suite))
+        call = self._calls.get(asked.request.name)
+        if call is not None and not call.waits:
+            self._in_order.add(task)
+            task.add_done_callback(self._in_order.discard)
+        else:
+            self._waiting[task] = asked
+            task.add_done_callback(lambda done: self._waiting.pop(done, None))
+
+    # --- reboots -------------------------------------------------------------------------------------------
+
+    @property
+    def _announced(self) -> Announced | None:
+        return None if self._planned is None else self._planned.announced
+
+    def _reboot(self, request: Request) -> None:
+        """``REBOOT RUN STEP [BOOT]``: one comes now. ``REBOOT``: it does not, its command has failed."""
+        now = self._loop.time()
+        try:
+            if self._planned is None:
+                raise CallRefused("there is no test that a reboot could be a part of")
+            if request.args:
+                self._expect_reboot(self._planned, self._planned.announce(request.args, self._results.suite, now))
+            elif self._planned.announced is not None:
+                self._stay(self._planned, self._planned.announced, now)
+        except CallRefused as error:
+            self._conversation.fail(request, error.what, now)
+            return
+        self._conversation.succeed(request, None, now)
+
+    def _expect_reboot(self, planned: Reboots, announced: Announced) -> None:
+        self._note("rebooting", suite=announced.suite, step=announced.step, limit=round(announced.limit, 1))
+        planned.watch.expect(self._believe)
+        self._late = self._loop.call_at(announced.deadline, self._believe, b"")
+        # Nobody will be there for their answers.
+        self._withdrawn = list(self._waiting.values())
+        for task in self._waiting:
+            task.cancel()
+
+    def _believe(self, said: bytes) -> None:
+        """The device is down, and another system has said this; or it is too late."""
+        if not self._rebooted.done():
+            self._after += said
+            self._rebooted.set_result(None)
+
+    def _stay(self, planned: Reboots, announced: Announced, now: float) -> None:
+        reason = f"the command of step {announced.step} that was to reboot the device has failed"
+        self._note("not-rebooting", reason=reason)
+        self._results.add(announced.suite, reboots.CASE, "fail", duration=now - announced.began, reason=reason)
+        planned.settle(done=False)
+        if self._late is not None:
+            self._late.cancel()
+        withdrawn, self._withdrawn = self._withdrawn, []
+        for asked in withdrawn:
+            self._begin(asked)
 
     async def _answer(self, request: Request, number: int, suite: str) -> None:
         """Do what a request asks, answer it, and record how it went."""

@@ -134,3 +134,18 @@ def test_a_helper_that_the_device_file_does_not_provide_for_is_told_before_anyth
         "  set it in the device file: environment: {TARGET_DEVICE_IP: ...}",
     ]
     assert not ran.output.exists()
+
+
+def test_a_device_that_would_not_be_known_after_its_reboot(multinode: Multinode, write: Write) -> None:
+    job = write("job.yaml", job_text({"a": ["lava-reboot reboot -f"]}))
+    ran = multinode("check", job, "--devices", LOCAL)
+    line = next(number for number, line in enumerate(job.read_text().splitlines(), 1) if "lava-reboot" in line)
+    assert (ran.status, ran.err.splitlines()) == (
+        2,
+        [
+            f"multinode: {job}:{line}: lava-reboot needs to know what device 'local-1' shows when it is up again",
+            "  say it with prompts or auto_login, in the device file or a boot action",
+        ],
+    )
+    known = write("devices.yaml", "devices: {b: {device_type: board, console: {command: sh}, prompts: ['# ']}}")
+    assert multinode("check", job, "--devices", known).status == 0

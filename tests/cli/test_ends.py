@@ -88,3 +88,21 @@ def test_definitions_from_git(multinode: Multinode, write: Write, tmp_path: Path
     ran = multinode("run", write("job.yaml", job[: job.index("    - name: a")] + definition), "--devices", LOCAL)
     assert ran.status == 0, ran.out + ran.err
     assert ran.result(1, "0_smoke", "from-git") == "pass"
+
+
+def test_a_member_that_gets_no_files_says_why_of_each_of_its_definitions(multinode: Multinode, write: Write) -> None:
+    device = "b: {device_type: board, console: {command: sh}, lava_test_results_dir: /proc/nothing/%s}"
+    job = write("job.yaml", job_text({"a": ["true"]}))
+    ran = multinode("run", job, "--devices", write("devices.yaml", f"devices: {{{device}}}"))
+    assert ran.status == 3
+    why = "cannot make /proc/nothing/1"
+    assert {ran.reason(1, "lava", name)[: len(why) + 3] for name in ("0_a", "job")} == {f"b: {why}"}
+
+
+def test_a_console_that_says_nothing_ends_at_the_connections_limit(multinode: Multinode, write: Write) -> None:
+    timeouts = {"job": {"minutes": 2}, "action": {"minutes": 1}, "connection": {"seconds": 1}}
+    job = write("job.yaml", job_text({"a": ["true"]}, timeouts=timeouts))
+    device = "b: {device_type: board, console: {command: sleep 1000}, prompts: ['# ']}"
+    ran = multinode("run", job, "--devices", write("devices.yaml", f"devices: {{{device}}}"))
+    assert ran.status == 3
+    assert ran.reason(1, "lava", "0_a") == "b: nothing came in 1 s"

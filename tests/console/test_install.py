@@ -42,6 +42,27 @@ def refused(directory: Path | str, files: dict[str, Entry], *console: Transport 
     return run(test())
 
 
+def test_what_is_there_whole_is_left_and_the_rest_put_there_again(tmp_path: Path) -> None:
+    files = {name: Entry(name.encode() * 300, executable=True) for name in ("whole", "gone", "cut", "d/whole")}
+    files["empty"] = Entry(b"")
+    put(tmp_path, files)
+    for name in "whole", "d/whole":
+        os.utime(tmp_path / name, (1000, 1000))
+    for name in "gone", "empty":
+        (tmp_path / name).unlink()
+    (tmp_path / "cut").write_bytes(b"")
+
+    async def test() -> None:
+        async with started() as shell:
+            await install(shell, str(tmp_path), files, deadline=soon(), again=True)
+
+    run(test())
+    assert {name: (tmp_path / name).read_bytes() for name in files} == {n: e.content for n, e in files.items()}
+    old = {name for name in files if (tmp_path / name).stat().st_mtime == 1000}
+    assert old == {"whole", "d/whole"}
+    assert all(os.access(tmp_path / name, os.X_OK) == entry.executable for name, entry in files.items())
+
+
 # --- pieces ----------------------------------------------------------------------------------------------------
 
 CONTENT = st.one_of(st.binary(max_size=400), st.text("-%\\'\"`$ #=\n\0a0", max_size=200).map(str.encode))

@@ -38,7 +38,12 @@ class Board(PairTransport):
 
 
 def play(
-    device: Device, *, prompts: tuple[str, ...] = ("# $",), credentials: Credentials | None = None, limit: float = 300
+    device: Device,
+    *,
+    prompts: tuple[str, ...] = ("# $",),
+    credentials: Credentials | None = None,
+    limit: float = 300,
+    silence: float | None = None,
 ) -> float:
     """Log in to a device that plays its part to the end; how long it took."""
 
@@ -48,7 +53,8 @@ def play(
         playing = asyncio.ensure_future(device(board))
         try:
             async with opened(board) as console:
-                await login(console, prompts=prompts, credentials=credentials, deadline=began + limit)
+                deadline = began + limit
+                await login(console, prompts=prompts, credentials=credentials, deadline=deadline, silence=silence)
                 took = now() - began
                 await playing
                 return took
@@ -335,6 +341,27 @@ def test_a_console_that_never_prompts_says_what_was_waited_for_and_what_came() -
         "board: no prompt came; waited for 'login:', 'Password:', '# $', '$ $'\n"
         "  the console said last: '---[ end ]---'; see prompts and auto_login in the device file"
     )
+
+
+def test_a_console_that_says_nothing_for_too_long() -> None:
+    async def device(board: Board) -> None:
+        while True:  # a terminal's echo
+            await board.say((await board.hear_line()).replace(b"\x03", b"^C").replace(b"\n", b"\r\n"))
+
+    with pytest.raises(ConsoleTimeout) as raised:
+        play(device, silence=100)
+    hint = "timeouts: connection says so; is the device on, and this its console, at the right speed?"
+    assert str(raised.value) == f"board: nothing came in 100 s\n  {hint}"
+
+
+def test_a_console_that_has_said_something_may_take_its_time() -> None:
+    async def device(board: Board) -> None:
+        await board.say(b".")
+        await asyncio.sleep(25)
+        await board.say(b"\r\n# ")
+        await board.shell()
+
+    assert play(device, silence=10) >= 25
 
 
 def test_a_silent_console_is_told_as_such() -> None:

@@ -16,13 +16,13 @@ BOOT = b"[    0.000000] Linux version 6.1.0-28-arm64 (gcc-12)\r\n[    1.9] rando
 
 
 @contextlib.asynccontextmanager
-async def watched(*prompts: str) -> AsyncIterator[tuple[PairTransport, Console]]:
+async def watched(*prompts: str) -> AsyncIterator[tuple[PairTransport, Console, RebootWatch]]:
     transport = PairTransport()
     async with opened(transport) as console:
         watch = RebootWatch(console, prompts)
         console.listen(watch.hear)
         try:
-            yield transport, console
+            yield transport, console, watch
         finally:
             watch.cancel()
             transport.far.close()
@@ -39,7 +39,7 @@ async def watched(*prompts: str) -> AsyncIterator[tuple[PairTransport, Console]]
 )
 def test_a_prompt_that_answers_twice_is_believed(prompt: bytes, shown: str) -> None:
     async def test() -> None:
-        async with watched("root@board:", "panda# $") as (device, console):
+        async with watched("root@board:", "panda# $") as (device, console, _watch):
             await device.say(BOOT + b"\r\n" + prompt)
             for _question in range(2):
                 assert await device.hear_line() == b"\n"
@@ -88,7 +88,7 @@ def test_a_test_that_prints_the_same_is_not_disturbed_for_long(answers: list[byt
     """dmesg prints a boot, and what ends in a prompt may be a question of the test."""
 
     async def test() -> None:
-        async with watched() as (device, console):
+        async with watched() as (device, console, _watch):
             await device.say(BOOT + b"board login: ")
             assert await device.hear_line() == b"\n"
             for answer in answers:
@@ -107,7 +107,7 @@ def test_a_test_that_prints_the_same_is_not_disturbed_for_long(answers: list[byt
 
 def test_output_that_goes_on_is_not_asked() -> None:
     async def test() -> None:
-        async with watched("board# ") as (device, _console):
+        async with watched("board# ") as (device, _console, _watch):
             until = now() + 20 * QUIET
             while now() < until:
                 await device.say(b"board# ")
@@ -116,5 +116,51 @@ def test_output_that_goes_on_is_not_asked() -> None:
             await asyncio.sleep(10 * QUIET)
             with pytest.raises(BlockingIOError):
                 device.far.recv(1)
+
+    run(test(), jumping=True)
+
+
+def test_a_reboot_that_was_meant_is_told_as_soon_as_a_kernel_boots() -> None:
+    async def test() -> None:
+        async with watched() as (device, console, watch):
+            await device.say(BOOT)  # dmesg, before
+            await asyncio.sleep(QUIET)
+            told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+            watch.expect(told.set_result)
+            await device.say(b"U-Boot\r\nboard login: \r\n" + BOOT + b"board login: ")
+            assert await told == BOOT[BOOT.index(b"] Linux") :] + b"board login: "
+            await asyncio.sleep(10 * QUIET)
+            assert not console.has_ended
+            with pytest.raises(BlockingIOError):
+                device.far.recv(1)
+
+    run(test(), jumping=True)
+
+
+def test_a_reboot_that_was_meant_is_told_when_a_prompt_answers() -> None:
+    async def test() -> None:
+        async with watched("board# $") as (device, console, watch):
+            told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+            watch.expect(told.set_result)
+            await device.say(b"\r\nboard# ")
+            for _question in range(2):
+                assert await device.hear_line() == b"\n"
+                await device.say(b"\r\nboard# ")
+            assert await told == b"\r\nboard# "
+            assert not console.has_ended
+
+    run(test(), jumping=True)
+
+
+def test_a_reboot_that_was_taken_back_is_none_that_was_meant() -> None:
+    async def test() -> None:
+        async with watched() as (device, console, watch):
+            watch.expect(lambda said: pytest.fail(f"told: {said!r}"))
+            watch.expect(None)
+            await device.say(BOOT + b"board login: ")
+            for _question in range(2):
+                assert await device.hear_line() == b"\n"
+                await device.say(b"\r\nboard login: ")
+            assert "has rebooted in the middle of a test" in str(await console.ended())
 
     run(test(), jumping=True)

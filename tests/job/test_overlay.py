@@ -36,12 +36,13 @@ def made(name: str = "first", steps: tuple[str, ...] = ("true",), **more: object
 def build(*definitions: Definition, **more: object) -> dict[str, Entry]:
     test = definition.Test(("server",), definitions, None, None, 1)
     options: dict[str, object] = {"directory": DIRECTORY, "uuid_for": lambda run: f"uuid-of-{run}", **more}
-    return overlay.build(0, test, **options)  # type: ignore[arg-type]
+    return overlay.Overlay(0, test, **options).files()  # type: ignore[arg-type]
 
 
 def test_every_definition_has_a_directory_of_lavas_name() -> None:
     test = definition.Test(("server",), (made("a"), made("b", install_steps=("x",))), None, None, 1)
-    files = overlay.build(2, test, directory=DIRECTORY, uuid_for=lambda run: f"uuid-of-{run}", first_index=5)
+    made_of = overlay.Overlay(2, test, directory=DIRECTORY, uuid_for=lambda run: f"uuid-of-{run}", first_index=5)
+    files = made_of.files()
     assert sorted(files) == [
         "2/lava-test-runner.conf",
         "2/tests/5_a/run.sh",
@@ -71,6 +72,50 @@ def test_the_steps_run_in_the_definitions_directory_and_the_first_failure_ends_t
     assert files["0/tests/0_first/install.sh"].content.decode() == (
         f"A='it'\\''s'\ncd {DIRECTORY}/0/tests/0_first\none\ntwo\n"
     )
+
+
+def numbered(files: dict[str, Entry], path: str) -> list[str]:
+    lines = files[path].content.decode().splitlines()
+    return lines[lines.index("set -x") + 3 : -1]
+
+
+def test_a_definition_that_may_reboot_its_device_knows_its_steps() -> None:
+    files = build(made(steps=("one", "lava-reboot")), made("b", files={"x.sh": Entry(b"exec lava-reboot")}), made("c"))
+    assert numbered(files, "0/tests/0_first/run.sh") == [
+        *("export LAVA_STEP=1", "one"),
+        *("export LAVA_STEP=2", "lava-reboot"),
+    ]
+    assert numbered(files, "0/tests/1_b/run.sh") == ["export LAVA_STEP=1", "true"]
+    assert numbered(files, "0/tests/2_c/run.sh") == ["true"]
+
+
+def test_the_rest_behind_a_step_and_what_it_needs() -> None:
+    brought = {"x.sh": Entry(b"cat /tmp/lava_multi_node_cache.txt", executable=True)}
+    may_reboot = made(
+        "b", steps=("one", "lava-reboot", "three"), install_steps=("i",), files=brought, params={"A": "1"}
+    )
+    test = definition.Test(("server",), (made(), may_reboot, made("c", install_steps=("i",))), None, None, 1)
+    made_of = overlay.Overlay(0, test, directory=DIRECTORY, uuid_for=lambda run: f"uuid-of-{run}", cache="/x")
+    whole, rest = made_of.files(), made_of.rest("again", "1_b", 2)
+    assert sorted(rest) == [
+        "0/tests/1_b/uuid",
+        "0/tests/1_b/x.sh",
+        "0/tests/2_c/install.sh",
+        "0/tests/2_c/run.sh",
+        "0/tests/2_c/uuid",
+        "again/lava-test-runner.conf",
+        "again/tests/1_b/run.sh",
+        "again/tests/1_b/uuid",
+    ]
+    assert {path: rest[path] for path in rest if path in whole} == {path: whole[path] for path in rest if path in whole}
+    listed = rest["again/lava-test-runner.conf"].content.decode()
+    assert listed == f"{DIRECTORY}/again/tests/1_b\n{DIRECTORY}/0/tests/2_c\n"
+    begin = rest["again/tests/1_b/run.sh"].content.decode().partition("export LAVA_STEP")[0]
+    assert whole["0/tests/1_b/run.sh"].content.decode().startswith(begin)
+    assert f"cd {DIRECTORY}/0/tests/1_b\n" in begin
+    assert numbered(rest, "again/tests/1_b/run.sh") == ["export LAVA_STEP=3", "three"]
+    last = made_of.rest("last", "1_b", 3)
+    assert numbered(last, "last/tests/1_b/run.sh") == []
 
 
 @pytest.mark.parametrize(

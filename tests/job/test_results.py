@@ -51,6 +51,28 @@ def test_a_definition_that_passes(results: MemberResults, clock: Clock) -> None:
     ]
 
 
+def test_a_definition_whose_device_has_rebooted_goes_on(results: MemberResults, clock: Clock) -> None:
+    results.start_run("0_a")
+    results.test_set("START up")
+    clock.now += 2
+    results.resume_run("0_a")
+    results.start_run("0_a")
+    results.test_case("TEST_CASE_ID=x RESULT=pass")
+    clock.now += 1
+    results.end_run("0_a")
+    assert [(case.name, case.result, case.duration) for case in results.cases] == [
+        ("x", "pass", None),
+        ("0_a", "pass", 3),
+    ]
+    assert results.cases[0].metadata["set"] == "up"
+
+
+def test_a_definition_that_only_says_that_it_goes_on_has_not(results: MemberResults) -> None:
+    results.start_run("0_a")
+    results.start_run("0_a")
+    assert told(results) == [("lava", "0_a", "fail")]
+
+
 def test_a_definition_that_never_reaches_its_end_has_failed(results: MemberResults) -> None:
     results.start_run("0_a")
     results.start_run("1_b")

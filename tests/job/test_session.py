@@ -20,6 +20,7 @@ from dispatcher.group.events import Member
 from dispatcher.job import session
 from dispatcher.job.results import MemberResults
 from dispatcher.job.session import TestSession
+from dispatcher.job.testdef import Definition
 
 OUTPUT = (
     b"hello\r\n\r\n<LAVA_SIGNAL_STARTRUN 0_demo 1_2>\r\r\n+ true\n\xc3\xa4 and \x1b[1m\n"
@@ -33,12 +34,16 @@ SHOWN = [
 Notes = list[tuple[str, dict[str, Any]]]
 
 
-def hear(tmp_path: Path, data: bytes, size: int) -> tuple[Notes, MemberResults]:
-    """Let a session hear some bytes in pieces; what it notes, and the results."""
+def hear(tmp_path: Path, data: bytes, size: int, *suites: str) -> tuple[Notes, MemberResults]:
+    """Let a session hear some bytes in pieces, in a test of these suites; what it notes, and the results."""
     notes: Notes = []
     member = Member("1", "board")
     results = MemberResults(
         member, "board", monotonic=lambda: 0.0, now=lambda: datetime.now(UTC), observe=lambda _case: None
+    )
+
+    results.plan(
+        {suite: Definition(suite, "inline", ("true",), (), {}, None, {}, "", suite, 1, "") for suite in suites}
     )
 
     async def listen() -> None:
@@ -56,7 +61,7 @@ def hear(tmp_path: Path, data: bytes, size: int) -> tuple[Notes, MemberResults]:
         )
         for start in range(0, len(data), size):
             test.hear(data[start : start + size])
-        await test.finish([])
+        await test.finish(suites)
         await console.close()
 
     asyncio.run(listen())
@@ -92,3 +97,21 @@ def test_damage_without_end_is_told_by_its_number(tmp_path: Path) -> None:
     damage = [data["reason"] for kind, data in notes if kind == "damage"]
     assert len(damage) == session.DAMAGE_LIMIT + 1
     assert damage[-1] == f"{session.DAMAGE_LIMIT + 500} in all, and so were others"
+
+
+def test_why_a_definition_was_not_run(tmp_path: Path) -> None:
+    _notes, results = hear(tmp_path, b"sh: lava-test-runner: Permission denied\n", 1000, "0_a", "1_b")
+    assert [(case.name, case.metadata["reason"]) for case in results.cases] == [
+        (suite, "it was not run; its last words: sh: lava-test-runner: Permission denied") for suite in ("0_a", "1_b")
+    ]
+
+
+def test_a_definition_that_could_not_be_installed_is_told_apart(tmp_path: Path) -> None:
+    run = b"<LAVA_SIGNAL_STARTRUN %s x>\n<LAVA_SIGNAL_ENDRUN %s x>\n"
+    said = run % (b"0_a", b"0_a") + b"no network\n<LAVA_TEST_RUNNER INSTALL_FAIL>\n" + run % (b"2_c", b"2_c")
+    _notes, results = hear(tmp_path, said + b"<LAVA_TEST_RUNNER EXIT>\n", 1000, "0_a", "1_b", "2_c")
+    assert [(case.name, case.result, case.metadata.get("reason")) for case in results.cases] == [
+        ("0_a", "pass", None),
+        ("1_b", "fail", "it could not be installed; its last words: no network"),
+        ("2_c", "pass", None),
+    ]

@@ -358,6 +358,12 @@ def test_the_helpers_that_the_steps_call_are_known_with_their_lines(folder: Path
     }
 
 
+def test_a_device_cannot_be_rebooted_while_something_is_installed(folder: Path) -> None:
+    text = "from: inline\nname: x\nrepository:\n  install:\n    steps:\n    - test -e x || lava-reboot\n"
+    error = refused(entry(text + "  run: {steps: [lava-reboot]}\n"))
+    assert (error.where, error.what) == ("job.yaml:12", "lava-reboot cannot be called in install: steps:")
+
+
 def test_two_actions_may_run_a_definition_of_the_same_name(folder: Path) -> None:
     again = DEFINITION.partition("actions:\n")[2]
     Path("job.yaml").write_text(DEFINITION + again)

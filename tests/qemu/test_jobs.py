@@ -64,14 +64,20 @@ actions:
 """
 
 
-def test_a_guest_that_reboots_in_the_middle_of_a_test_is_noticed(guest: recipe.Guest, tmp_path: Path) -> None:
-    (tmp_path / "job.yaml").write_text(REBOOT)
+def rebooting_guest(guest: recipe.Guest, folder: Path) -> Path:
+    """A device file with a guest that may reboot, and a shell."""
     command = recipe.qemu_command(guest, loglevel=7).replace(" -no-reboot", "")
     board = {"device_type": "board", "console": {"command": command}, "prompts": [recipe.PROMPT]}
     devices = {"guest": board, "local": {"device_type": "shell", "console": {"command": "sh"}}}
-    (tmp_path / "devices.yaml").write_text(yaml.safe_dump({"devices": devices}, width=1000))
+    (folder / "devices.yaml").write_text(yaml.safe_dump({"devices": devices}, width=1000))
+    return folder / "devices.yaml"
+
+
+def test_a_guest_that_reboots_in_the_middle_of_a_test_is_noticed(guest: recipe.Guest, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(REBOOT)
+    devices = ["--devices", rebooting_guest(guest, tmp_path), "--output", tmp_path / "output"]
     ran = subprocess.run(
-        [sys.executable, "-m", "dispatcher.cli.main", "run", tmp_path / "job.yaml", "--output", tmp_path / "output"],
+        [sys.executable, "-m", "dispatcher.cli.main", "run", tmp_path / "job.yaml", *devices],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -86,6 +92,68 @@ def test_a_guest_that_reboots_in_the_middle_of_a_test_is_noticed(guest: recipe.G
     ]
     assert wait["result"] == "fail"
     assert why in wait["metadata"]["reason"]
+
+
+GO_ON = """\
+job_name: go on
+timeouts: {job: {minutes: 5}, action: {minutes: 4}}
+protocols: {lava-multinode: {roles: {a: {device_type: board, count: 1}, b: {device_type: shell, count: 1}}}}
+actions:
+- test:
+    role: a
+    definitions:
+    - name: first
+      from: inline
+      repository:
+        params: {WORD: kept}
+        install: {steps: [lava-test-case install --result pass]}
+        run:
+          steps:
+          - id=`cat /proc/sys/kernel/random/boot_id`
+          - (lava-wait never; lava-test-case never --result fail) &
+          - lava-send down id=$id
+          - lava-sync going-down
+          - lava-reboot reboot -f
+          - lava-test-case $WORD --shell test -z "$id"
+          - lava-send up id=`cat /proc/sys/kernel/random/boot_id`
+    - {name: second, from: inline, repository: {run: {steps: [lava-sync end]}}}
+- test:
+    role: b
+    definitions:
+    - name: b
+      from: inline
+      repository:
+        run:
+          steps:
+          - lava-wait down
+          - old=`cat $LAVA_MULTI_NODE_CACHE`
+          - lava-sync going-down
+          - lava-wait up
+          - lava-test-case another --shell test "$old" != "`cat $LAVA_MULTI_NODE_CACHE`"
+          - lava-sync end
+"""
+
+
+def test_a_guest_goes_on_after_a_reboot_that_its_test_announced(guest: recipe.Guest, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(GO_ON)
+    results = run(tmp_path / "job.yaml", rebooting_guest(guest, tmp_path), tmp_path / "output")
+    cases = [(case["suite"], case["name"]) for case in results if case["job"] == "1"]
+    assert cases == [
+        ("unknown", "install"),
+        ("0_first", "multinode-send-down"),
+        ("0_first", "multinode-sync-going-down"),
+        ("0_first", "multinode-reboot"),
+        ("0_first", "kept"),
+        ("0_first", "multinode-send-up"),
+        ("lava", "0_first"),
+        ("1_second", "multinode-sync-end"),
+        ("lava", "1_second"),
+    ]
+    assert [case["name"] for case in results if case["job"] == "2" and case["suite"] == "0_b"] == [
+        *("multinode-wait-down", "multinode-sync-going-down", "multinode-wait-up", "another", "multinode-sync-end")
+    ]
+    log = (tmp_path / "output" / "consoles" / "1.log").read_bytes()
+    assert log.count(b"Linux version 6.") == 2
 
 
 def test_two_architectures_meet_while_their_kernels_print(

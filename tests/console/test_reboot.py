@@ -53,7 +53,7 @@ def test_a_prompt_that_answers_twice_is_believed(prompt: bytes, shown: str) -> N
 @pytest.mark.parametrize("cut", [1, 25, 4096, 9000, 20000])
 def test_a_boot_is_remembered_however_much_was_said_after_it(cut: int) -> None:
     async def test() -> None:
-        async with watched("panda# $") as (device, console):
+        async with watched("panda# $") as (device, console, _watch):
             said = b"x" * 8000 + b"\r\n" + BOOT + b"[    2.000000] usb 1-1: new device\r\n" * 300 + b"panda# "
             for start in range(0, len(said), cut):
                 console._give(said[start : start + cut])
@@ -67,7 +67,7 @@ def test_a_boot_is_remembered_however_much_was_said_after_it(cut: int) -> None:
 
 def test_a_prompt_is_asked_as_soon_as_it_has_been_quiet() -> None:
     async def test() -> None:
-        async with watched("panda# $") as (device, console):
+        async with watched("panda# $") as (device, console, _watch):
             for _word in range(10):
                 await device.say(b"a word\r\n")
                 await asyncio.sleep(QUIET / 2)

@@ -292,6 +292,11 @@ class Console:
             self._unheard.clear()
             listener(unheard)
 
+    def give_back(self, data: bytes) -> None:
+        """What a listener was given and had no use for: whoever listens next is given it again, before all else."""
+        self._unheard[:0] = data
+        del self._unheard[:-SEARCH_WINDOW]
+
     def forget(self) -> None:
         """Let go of what came while nobody listened."""
         self._unheard.clear()

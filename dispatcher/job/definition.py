@@ -12,6 +12,7 @@ from typing import Final
 
 from dispatcher.job import keys
 from dispatcher.job.fields import AutoLogin, auto_login, character_delay, prompts, results_dir, variables
+from dispatcher.job.monitors import Monitor, read_monitors
 from dispatcher.job.requests import Request, read_requests
 from dispatcher.job.testdef import Definition, load_definitions, resolve
 from dispatcher.job.yamlfile import Node, Skipped, read
@@ -33,6 +34,9 @@ _SHELLS: Final = {
     **dict.fromkeys(("debian_installer", "fedora", "slackware"), "/bin/bash"),
 }
 """What runs the tests on a system that a deployment names as its ``os`` (LAVA's ``deployment_data.py``)."""
+
+TESTS: Final = ("definitions", "monitors")
+"""What a test action may be made of."""
 
 DEPLOY_SKIPPED: Final = "'deploy' is skipped, it is another tool's work"
 
@@ -116,7 +120,7 @@ class Boot:
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """What the members of some roles run.
+    """What the members of some roles run: definitions or monitors, and never both.
 
     :ivar timeout: seconds, its own or the job's for an action.
     :ivar call_timeout: seconds that one MultiNode call may take here; see :meth:`Job.call_timeout`.
@@ -128,6 +132,7 @@ class Test:
     call_timeout: float | None
     line: int
     requests: tuple[Request, ...] = ()
+    monitors: tuple[Monitor, ...] = ()
 
 
 Action = Deploy | Boot | Test
@@ -368,9 +373,11 @@ class _Actions:
         roles = self._roles_of(node, found)
         self._one_namespace("test", roles, found)
         calls = found["lava-multinode"].mapping(keys.TEST_MULTINODE) if "lava-multinode" in found else {}
+        kind = _kind_of_test(node, found)
         test = Test(
             roles=roles,
-            definitions=load_definitions(node.need(found, "definitions"), self.folder),
+            definitions=load_definitions(found[kind], self.folder) if kind == "definitions" else (),
+            monitors=read_monitors(found[kind]) if kind == "monitors" else (),
             timeout=self._timeout(found),
             call_timeout=_duration(calls.get("timeout"), self.timeouts.job),
             line=node.line,
@@ -404,6 +411,16 @@ class _Actions:
                     what = f"role {quoted(role)} is in namespace {quoted(namespace)}, and before in {quoted(first)}"
                     raise found[word].error(what, "one namespace a role is supported: a member is one console")
             found[word].skip(f"{word!r} in {kind} is not used")
+
+
+def _kind_of_test(node: Node, found: Mapping[str, Node]) -> str:
+    kinds = [kind for kind in TESTS if kind in found]
+    if len(kinds) > 1:
+        what = f"a test action has {' or '.join(repr(kind) for kind in TESTS)}, not two of them"
+        raise found[kinds[1]].error(what, "give each a test action of its own")
+    if not kinds:
+        raise node.error(f"'test' needs one of the keys {', '.join(repr(kind) for kind in TESTS)}")
+    return kinds[0]
 
 
 def _notes(roles: tuple[Role, ...], actions: tuple[Action, ...]) -> Iterator[str]:

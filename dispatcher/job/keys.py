@@ -95,7 +95,7 @@ TEST: Final = Keys(
     "test",
     used=frozenset(
         (
-            *("role", "timeout", "definitions", "lava-multinode", "protocols", "repeat"),
+            *("role", "timeout", "definitions", "monitors", "lava-multinode", "protocols", "repeat"),
             *("namespace", "connection-namespace"),
         )
     ),
@@ -103,9 +103,10 @@ TEST: Final = Keys(
     refused={
         "docker": "tests run in the shell of the device's console",
         "interactive": "write the commands as steps of a test definition",
-        "monitors": "record results with lava-test-case in a test definition",
     },
 )
+
+MONITOR: Final = Keys("monitors", used=frozenset(("name", "start", "end", "pattern", "fixupdict", "expected")))
 
 TEST_MULTINODE: Final = Keys("test: lava-multinode", used=frozenset(("timeout",)))
 

@@ -40,6 +40,7 @@ from dispatcher.job.requests import Requester
 from dispatcher.job.results import JOB_SUITE, Case, MemberResults
 from dispatcher.job.session import TestSession
 from dispatcher.job.transports import new_transport
+from dispatcher.job.watch import watch
 
 DEFAULT_BOOT_TIMEOUT = 300.0
 """Seconds for getting to a shell where the job sets neither a boot nor an action timeout."""
@@ -108,7 +109,7 @@ class MemberRun:
         self._shell: Shell | None = None
         self._door: Door | None = None
         self._directory_is_here = False
-        self._powered = False
+        self._powered = self._switched_on = False
         self._job = job
         self._client = client
         self._members: tuple[Member, ...] = ()
@@ -198,18 +199,37 @@ class MemberRun:
 
     async def _run(self) -> None:
         await self._before_opening()
-        self._note("opening")
-        self._console.open()
-        shell = await self._reach_shell()
-        self._note("shell")
-        self._shell = shell
-        await self._prepare(shell)
-        await self._join()
-        await self._introduce(shell)
+        await self._start()
         index = 0
         for stage, test in enumerate(self._tests):
-            await self._test(shell, stage, test, index)
+            await self._test(stage, test, index)
             index += len(test.definitions)
+
+    async def _start(self) -> None:
+        """Open the console and get to where the first test begins: a shell, where it is one of definitions."""
+        first = self._tests[0] if self._tests else None
+        if first is not None and not first.definitions:
+            # The others may not wait for a shell that comes later, or never.
+            self._hosts.withdraw(self.seat.member.id)
+        if first is not None and first.monitors:
+            await self._join()  # first, since what the device prints while it waits for the others would be missed
+        self._note("opening")
+        self._console.open()
+        if first is None or first.definitions:
+            await self._ready_shell()
+            return
+        await self._boot_without_shell()
+        await self._join()
+
+    async def _ready_shell(self) -> Shell:
+        """The shell that definitions run in, with what they need beside it."""
+        if self._shell is None:
+            self._shell = await self._reach_shell()
+            self._note("shell")
+            await self._prepare(self._shell)
+            await self._join()
+            await self._introduce(self._shell)
+        return self._shell
 
     async def _join(self) -> None:
         if not self._joined:
@@ -285,20 +305,38 @@ class MemberRun:
     # --- getting ready -----------------------------------------------------------------------------------------
 
     async def _reach_shell(self) -> Shell:
-        device = self.seat.device
+        deadline = self._boot_deadline()
+        await self._switch_on()
+        await self._login(deadline)
+        return await console_shell.start(self._console, self.seat.device.lava_test_sh_cmd, deadline=deadline)
+
+    async def _boot_without_shell(self) -> None:
+        """Switch the device on; what its boot action waits for, and that alone, is waited for."""
+        boot = self._boots[-1] if self._boots else None
+        deadline = self._boot_deadline()
+        await self._switch_on()
+        if boot is not None and (boot.prompts or boot.auto_login):
+            await self._login(deadline, believe=True)
+
+    def _boot_deadline(self) -> float:
         boot = self._boots[-1] if self._boots else None
         timeout = (boot.timeout if boot else None) or self._job.timeouts.action or DEFAULT_BOOT_TIMEOUT
-        deadline = asyncio.get_running_loop().time() + timeout
-        if boot is not None and boot.reset:
-            await self._power_up(device)
+        return asyncio.get_running_loop().time() + timeout
+
+    async def _login(self, deadline: float, *, believe: bool = False) -> None:
         await console_login.login(
             self._console,
             prompts=self._prompts(),
             credentials=_credentials(self._auto_login()),
             deadline=deadline,
             booting=self._powered,
+            believe=believe,
         )
-        return await console_shell.start(self._console, device.lava_test_sh_cmd, deadline=deadline)
+
+    async def _switch_on(self) -> None:
+        if self._boots and self._boots[-1].reset and not self._switched_on:
+            self._switched_on = True
+            await self._power_up(self.seat.device)
 
     def _prompts(self) -> Sequence[str]:
         return (self._boots[-1].prompts if self._boots else ()) or self.seat.device.prompts
@@ -415,9 +453,16 @@ class MemberRun:
 
     # --- testing -----------------------------------------------------------------------------------------------
 
-    async def _test(self, shell: Shell, stage: int, test: Test, index: int) -> None:
+    async def _test(self, stage: int, test: Test, index: int) -> None:
+        shell = await self._ready_shell() if test.definitions else None
         deadline = self._deadline(test.timeout)
         await self._requester.make(test.requests, self._job.call_timeout(test, self.seat.member.role))
+        if shell is None:
+            await watch(self._console, test, stage, results=self.results, note=self._note, deadline=deadline)
+        else:
+            await self._test_in_shell(shell, stage, test, index, deadline)
+
+    async def _test_in_shell(self, shell: Shell, stage: int, test: Test, index: int, deadline: float) -> None:
         test = replace(test, definitions=tuple(map(self._requester.filled_definition, test.definitions)))
         files = overlay.build(
             stage,
@@ -467,8 +512,7 @@ class MemberRun:
 
     def _unfinished(self, suites: list[str], error: MultinodeError) -> MultinodeError:
         """Record why the definitions of a test action that have not ended never will."""
-        self.results.abandon_run(error.what)
-        self.results.expect_runs(suites, error.what)
+        self.results.never_ended(suites, error.what)
         return error
 
     async def _stop(self, shell: Shell, session: TestSession) -> None:

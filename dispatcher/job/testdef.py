@@ -102,7 +102,7 @@ def load_definitions(node: Node, folder: Path) -> tuple[Definition, ...]:
 
 def _load(entry: Node, folder: Path) -> Definition:
     found = entry.mapping(keys.DEFINITION)
-    name = _name(entry.need(found, "name"))
+    name = suite_name(entry.need(found, "name"), "a definition")
     origin = _origin(entry.need(found, "from"))
     if "lava-signal" in found:
         # For kmsg there is no need: what another writer tears apart on the console is sent again.
@@ -131,13 +131,14 @@ def _load(entry: Node, folder: Path) -> Definition:
     return _from_git(draft, entry, found, folder)
 
 
-def _name(node: Node) -> str:
+def suite_name(node: Node, what: str) -> str:
+    """The name of something whose results are a suite; ``what`` it is, for messages."""
     name = node.string()
     if not NAME.fullmatch(name):
-        what = f"a definition cannot be named {quoted(name)}"
-        raise node.error(what, "use at most 100 letters, digits, dots, dashes and underscores")
+        use = "use at most 100 letters, digits, dots, dashes and underscores"
+        raise node.error(f"{what} cannot be named {quoted(name)}", use)
     if name == RESERVED_NAME:
-        raise node.error(f"the definition name {quoted(name)} is reserved")
+        raise node.error(f"the name {quoted(name)} is reserved")
     return name
 
 

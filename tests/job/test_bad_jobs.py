@@ -447,13 +447,6 @@ BAD: list[tuple[str, Edits, int, str, str | None]] = [
         "'docker' is not supported in test",
         "tests run in the shell of the device's console",
     ),
-    (
-        "monitors",
-        {16: "    role: server\n    monitors: []"},
-        17,
-        "'monitors' is not supported in test",
-        "record results with lava-test-case in a test definition",
-    ),
     ("boot key", {14: "    prompt: x"}, 14, "unknown key 'prompt'; did you mean 'prompts'?", None),
     (
         "prompt regex",

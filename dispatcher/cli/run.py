@@ -18,8 +18,8 @@ from dispatcher.job import helpers, runner
 from dispatcher.job.definition import Job, load_job, resolve_job
 from dispatcher.job.devices import Devices, Placement, assign, load_devices
 from dispatcher.job.meeting import Elsewhere
-from dispatcher.job.member import Kept
 from dispatcher.job.record import RunEvent
+from dispatcher.job.seat import Kept
 from dispatcher.plugins import Plugins, load
 
 

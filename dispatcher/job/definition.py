@@ -12,6 +12,7 @@ from typing import Final
 
 from dispatcher.job import keys
 from dispatcher.job.fields import AutoLogin, auto_login, character_delay, prompts, results_dir, variables
+from dispatcher.job.interactive import Script, read_interactive
 from dispatcher.job.monitors import Monitor, read_monitors
 from dispatcher.job.requests import Request, read_requests
 from dispatcher.job.testdef import Definition, load_definitions, resolve
@@ -35,7 +36,7 @@ _SHELLS: Final = {
 }
 """What runs the tests on a system that a deployment names as its ``os`` (LAVA's ``deployment_data.py``)."""
 
-TESTS: Final = ("definitions", "monitors")
+TESTS: Final = ("definitions", "monitors", "interactive")
 """What a test action may be made of."""
 
 DEPLOY_SKIPPED: Final = "'deploy' is skipped, it is another tool's work"
@@ -120,7 +121,7 @@ class Boot:
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """What the members of some roles run: definitions or monitors, and never both.
+    """What the members of some roles run: definitions, monitors or scripts, and only one of these.
 
     :ivar timeout: seconds, its own or the job's for an action.
     :ivar call_timeout: seconds that one MultiNode call may take here; see :meth:`Job.call_timeout`.
@@ -133,6 +134,7 @@ class Test:
     line: int
     requests: tuple[Request, ...] = ()
     monitors: tuple[Monitor, ...] = ()
+    scripts: tuple[Script, ...] = ()
 
 
 Action = Deploy | Boot | Test
@@ -378,6 +380,7 @@ class _Actions:
             roles=roles,
             definitions=load_definitions(found[kind], self.folder) if kind == "definitions" else (),
             monitors=read_monitors(found[kind]) if kind == "monitors" else (),
+            scripts=read_interactive(found[kind], self.roles) if kind == "interactive" else (),
             timeout=self._timeout(found),
             call_timeout=_duration(calls.get("timeout"), self.timeouts.job),
             line=node.line,
@@ -416,7 +419,7 @@ class _Actions:
 def _kind_of_test(node: Node, found: Mapping[str, Node]) -> str:
     kinds = [kind for kind in TESTS if kind in found]
     if len(kinds) > 1:
-        what = f"a test action has {' or '.join(repr(kind) for kind in TESTS)}, not two of them"
+        what = f"a test action has either {kinds[0]!r} or {kinds[1]!r}, not both"
         raise found[kinds[1]].error(what, "give each a test action of its own")
     if not kinds:
         raise node.error(f"'test' needs one of the keys {', '.join(repr(kind) for kind in TESTS)}")

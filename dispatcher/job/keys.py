@@ -95,18 +95,32 @@ TEST: Final = Keys(
     "test",
     used=frozenset(
         (
-            *("role", "timeout", "definitions", "monitors", "lava-multinode", "protocols", "repeat"),
+            *("role", "timeout", "definitions", "monitors", "interactive"),
+            *("lava-multinode", "protocols", "repeat"),
             *("namespace", "connection-namespace"),
         )
     ),
     skipped=_ACTION | frozenset(("connection", "downloads-namespace")),
-    refused={
-        "docker": "tests run in the shell of the device's console",
-        "interactive": "write the commands as steps of a test definition",
-    },
+    refused={"docker": "tests run in the shell of the device's console"},
 )
 
 MONITOR: Final = Keys("monitors", used=frozenset(("name", "start", "end", "pattern", "fixupdict", "expected")))
+
+INTERACTIVE: Final = Keys("interactive", used=frozenset(("name", "prompts", "echo", "script")))
+
+SCRIPT: Final = Keys(
+    "script",
+    used=frozenset(
+        (
+            *("command", "delay", "lava-send", "lava-sync", "lava-wait", "lava-wait-all"),
+            *("name", "wait_for_prompt", "successes", "failures"),
+        )
+    ),
+)
+
+SUCCESS: Final = Keys("successes", used=frozenset(("message",)))
+
+FAILURE: Final = Keys("failures", used=frozenset(("message", "exception", "error")))
 
 TEST_MULTINODE: Final = Keys("test: lava-multinode", used=frozenset(("timeout",)))
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import re
 import secrets
 import shutil
 import time
 import uuid
-from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ from dispatcher.console.place import find_directory, link_shipped
 from dispatcher.console.reboot import RebootWatch
 from dispatcher.console.shell import Shell
 from dispatcher.console.transcript import Transcript
-from dispatcher.console.transport import Transport
 from dispatcher.coordinator.client import GroupClient
 from dispatcher.errors import ConsoleTimeout, JobEnded, MultinodeError
 from dispatcher.group.events import Member
@@ -34,13 +34,16 @@ from dispatcher.job import overlay
 from dispatcher.job.calls import Call
 from dispatcher.job.definition import DEFAULT_SHELL, AutoLogin, Boot, Job, Test
 from dispatcher.job.devices import DEFAULT_RESULTS_DIR, OTHER_RESULTS_DIRS, Device
+from dispatcher.job.dialogue import Dialogue
 from dispatcher.job.hosts import Hosts
 from dispatcher.job.record import Record
 from dispatcher.job.requests import Requester
 from dispatcher.job.results import JOB_SUITE, Case, MemberResults
+from dispatcher.job.seat import Kept, Seat
 from dispatcher.job.session import TestSession
 from dispatcher.job.transports import new_transport
 from dispatcher.job.watch import watch
+from dispatcher.job.whole import whole
 
 DEFAULT_BOOT_TIMEOUT = 300.0
 """Seconds for getting to a shell where the job sets neither a boot nor an action timeout."""
@@ -56,33 +59,6 @@ LATENESS = 0.001
 
 LEAVING_TIMEOUT = 5.0
 """Seconds that a device may take to clean up after its tests; then it is left as it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """What a member is made of: who it is in the group, and which device plays it."""
-
-    member: Member
-    device: Device
-    transport: Transport
-    environment: Mapping[str, str]
-    essential: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A console that is left as a failure found it.
-
-    :ivar command: how a person reaches it.
-    :ivar directory: where on the device the member's files are, None where none were put there.
-    :ivar held: it is there only as long as this process holds it.
-    """
-
-    member: Member
-    device: str
-    command: str
-    directory: str | None
-    held: bool
 
 
 class MemberRun:
@@ -133,6 +109,8 @@ class MemberRun:
         self._tests = [a for a in job.actions if isinstance(a, Test) and seat.member.role in a.roles]
         self._boots = [a for a in job.actions if isinstance(a, Boot) and seat.member.role in a.roles]
         self._requester = Requester(client, self._request, self._note)
+        self._values = {"JOB_ID": seat.member.id}
+        self._at_prompt = self._installed = False
         self._joined = False
 
     def _new_console(self) -> Console:
@@ -193,7 +171,7 @@ class MemberRun:
             with contextlib.suppress(MultinodeError):
                 await self._client.leave(self._request(), reason)
             if self._keep and not (interrupted and self.failure is None) and self._has_failed():
-                await _whole(self._leave_open())
+                await whole(self._leave_open())
             if self.kept is None:
                 await self.finish()
 
@@ -223,13 +201,35 @@ class MemberRun:
 
     async def _ready_shell(self) -> Shell:
         """The shell that definitions run in, with what they need beside it."""
-        if self._shell is None:
-            self._shell = await self._reach_shell()
-            self._note("shell")
+        if self._shell is not None:
+            return self._shell
+        if self._at_prompt:
+            self._at_prompt = False
+            await self._console.send(b"\n")  # what was waited for last was the prompt that is waited for now
+        self._shell = await self._reach_shell()
+        self._note("shell")
+        if not self._installed or not await self._has_its_files(self._shell):
             await self._prepare(self._shell)
             await self._join()
             await self._introduce(self._shell)
+            self._installed = True
         return self._shell
+
+    async def _has_its_files(self, shell: Shell) -> bool:
+        """Whether what was put on the device is still there: a script may have started another system."""
+        deadline = asyncio.get_running_loop().time() + DEFAULT_BOOT_TIMEOUT
+        return (await shell.run(f"[ -e {self._directory}/environment ]", deadline=deadline, check=False)).status == 0
+
+    async def _leave_shell(self, prompts: Sequence[str]) -> None:
+        """Have the shell that the device had before read its console again."""
+        shell, self._shell = self._shell, None
+        if shell is None:
+            return
+        await shell.leave()
+        shown = [re.compile(prompt.encode()) for prompt in prompts]
+        if shown:
+            with contextlib.suppress(ConsoleTimeout):
+                await self._console.expect(shown, asyncio.get_running_loop().time() + LEAVING_TIMEOUT, plain=True)
 
     async def _join(self) -> None:
         if not self._joined:
@@ -263,7 +263,7 @@ class MemberRun:
     async def finish(self) -> None:
         """Close what is open, and leave the device as it was unless a person was to find it as it is."""
         try:
-            await _whole(self._close())
+            await whole(self._close())
         finally:
             self._note("closed")
             # Only now: what still ran there might have written on.
@@ -457,7 +457,15 @@ class MemberRun:
         shell = await self._ready_shell() if test.definitions else None
         deadline = self._deadline(test.timeout)
         await self._requester.make(test.requests, self._job.call_timeout(test, self.seat.member.role))
-        if shell is None:
+        timeout = self._job.call_timeout(test, self.seat.member.role)
+        if test.scripts:
+            await self._leave_shell(test.scripts[0].prompts)
+            dialogue = Dialogue(self._console, self._requester, self._values, results=self.results, note=self._note)
+            try:
+                await dialogue.run(test, stage, call_timeout=timeout, deadline=deadline)
+            finally:
+                self._at_prompt = dialogue.at_prompt
+        elif shell is None:
             await watch(self._console, test, stage, results=self.results, note=self._note, deadline=deadline)
         else:
             await self._test_in_shell(shell, stage, test, index, deadline)
@@ -507,7 +515,7 @@ class MemberRun:
         finally:
             watch.cancel()
             if shell.busy:
-                await _whole(self._stop(shell, session))
+                await whole(self._stop(shell, session))
             session.cancel()
 
     def _unfinished(self, suites: list[str], error: MultinodeError) -> MultinodeError:
@@ -529,29 +537,14 @@ class MemberRun:
     async def _clean_up(self) -> None:
         """Remove what was put on the device and end the loop that ran there, as far as the console still lets us."""
         shell = self._shell
-        if shell is None or shell.busy:
-            return
         deadline = asyncio.get_running_loop().time() + LEAVING_TIMEOUT
         with contextlib.suppress(MultinodeError):
+            if shell is None and self._installed and self._at_prompt:
+                shell = await console_shell.start(self._console, self.seat.device.lava_test_sh_cmd, deadline=deadline)
+            if shell is None or shell.busy:
+                return
             await shell.run(f"rm -rf {self._directory}", deadline=deadline, check=False)
             await shell.leave()
-
-
-async def _whole(work: Coroutine[Any, Any, None]) -> None:
-    """Do some work to its end though this task is cancelled meanwhile, and only then be cancelled.
-
-    An interrupt must leave neither a program behind nor a test on a board.
-    """
-    doing = asyncio.ensure_future(work)
-    cancelled = False
-    while not doing.done():
-        try:
-            await asyncio.shield(doing)
-        except asyncio.CancelledError:
-            cancelled = True
-    doing.result()
-    if cancelled:
-        raise asyncio.CancelledError
 
 
 def _credentials(auto_login: AutoLogin | None) -> console_login.Credentials | None:

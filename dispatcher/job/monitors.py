@@ -7,9 +7,7 @@ I/O and knows no clock.
 from __future__ import annotations
 
 import codecs
-import functools
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -194,8 +192,5 @@ def _found(groups: Mapping[str, str | None]) -> Found | None:
     return Found(name, "pass" if result is None else result, measurement, groups.get("units") or "")
 
 
-@functools.lru_cache(maxsize=256)
 def _compiled(expression: str) -> re.Pattern[str]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the job was told nothing of them when it was read
-        return re.compile(expression, re.DOTALL)
+    return re.compile(expression, re.DOTALL)

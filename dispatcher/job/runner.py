@@ -19,9 +19,10 @@ from dispatcher.job.definition import Job
 from dispatcher.job.devices import Placement
 from dispatcher.job.hosts import Hosts
 from dispatcher.job.meeting import Elsewhere, EmbeddedMeeting, Meeting, RemoteMeeting
-from dispatcher.job.member import Kept, MemberRun, Seat
+from dispatcher.job.member import MemberRun
 from dispatcher.job.record import Observer, Record
 from dispatcher.job.results import Case, write
+from dispatcher.job.seat import Kept, Seat
 from dispatcher.job.transports import new_transport
 
 PASSED, FAILED, BROKEN = 0, 1, 3

@@ -434,13 +434,6 @@ BAD: list[tuple[str, Edits, int, str, str | None]] = [
         None,
     ),
     (
-        "interactive",
-        {16: "    role: server\n    interactive: []"},
-        17,
-        "'interactive' is not supported in test",
-        "write the commands as steps of a test definition",
-    ),
-    (
         "docker",
         {16: "    role: server\n    docker: {image: x}"},
         17,

@@ -78,9 +78,13 @@ def test_a_pattern_that_records_nothing_is_told() -> None:
         (
             {6: "    definitions: []\n    monitors:"},
             7,
-            "a test action has 'definitions' or 'monitors', not two of them",
+            "a test action has either 'definitions' or 'monitors', not both",
         ),
-        ({6: None, **dict.fromkeys(range(7, 12))}, 4, "'test' needs one of the keys 'definitions', 'monitors'"),
+        (
+            {6: None, **dict.fromkeys(range(7, 12))},
+            4,
+            "'test' needs one of the keys 'definitions', 'monitors', 'interactive'",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(edits: dict[int, str | None], line: int, what: str) -> None:

@@ -27,7 +27,7 @@ BAD: list[tuple[str, Edits, int, str, str | None]] = [
         "no definitions",
         {6: None, 7: None, 8: None, 9: None, 10: None, 11: None},
         4,
-        "'test' needs one of the keys 'definitions', 'monitors'",
+        "'test' needs one of the keys 'definitions', 'monitors', 'interactive'",
         None,
     ),
     (

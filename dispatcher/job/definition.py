@@ -47,6 +47,7 @@ __all__ = [
     "Boot",
     "Definition",
     "Deploy",
+    "HostCommand",
     "Job",
     "Role",
     "Test",
@@ -137,7 +138,22 @@ class Test:
     scripts: tuple[Script, ...] = ()
 
 
-Action = Deploy | Boot | Test
+@dataclass(frozen=True, slots=True)
+class HostCommand:
+    """What is run on this host for the devices of some roles: one of the commands that the device file has for each.
+
+    :ivar timeout: seconds, its own or the job's for an action.
+    :ivar where: file and line of the action.
+    """
+
+    roles: tuple[str, ...]
+    name: str
+    timeout: float | None
+    where: str
+    requests: tuple[Request, ...] = ()
+
+
+Action = Deploy | Boot | Test | HostCommand
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,9 +357,12 @@ class _Actions:
         found = entry.mapping(keys.ACTIONS)
         if len(found) != 1:
             words = " and ".join(found) or "nothing"
-            raise entry.error(f"an action must be one of boot, deploy and test, not {words}", "start each with a dash")
+            what = f"an action must be one of boot, command, deploy and test, not {words}"
+            raise entry.error(what, "start each with a dash")
         if "deploy" in found:
             return [self._deploy(found["deploy"])]
+        if "command" in found:
+            return [self._command(found["command"])]
         return [self._boot(found["boot"])] if "boot" in found else self._test(found["test"])
 
     def _deploy(self, node: Node) -> Deploy:
@@ -369,6 +388,13 @@ class _Actions:
             reset=found["reset"].boolean() if "reset" in found else True,
             requests=self._requests(found),
         )
+
+    def _command(self, node: Node) -> HostCommand:
+        found = node.mapping(keys.COMMAND)
+        roles = self._roles_of(node, found)
+        self._one_namespace("command", roles, found)
+        name = node.need(found, "name").line_of_text(100)
+        return HostCommand(roles, name, self._timeout(found), node.where, self._requests(found))
 
     def _test(self, node: Node) -> Sequence[Test]:
         found = node.mapping(keys.TEST)

@@ -124,11 +124,16 @@ FAILURE: Final = Keys("failures", used=frozenset(("message", "exception", "error
 
 TEST_MULTINODE: Final = Keys("test: lava-multinode", used=frozenset(("timeout",)))
 
+COMMAND: Final = Keys(
+    "command",
+    used=frozenset(("role", "name", "timeout", "protocols", "namespace", "connection-namespace")),
+    skipped=_ACTION | {"repeat"},
+)
+
 ACTIONS: Final = Keys(
     "actions",
-    used=frozenset(("deploy", "boot", "test")),
+    used=frozenset(("deploy", "boot", "test", "command")),
     refused={
-        "command": "put the command into the device file, or into a test step",
         "repeat": "write the actions as often as they shall run",
     },
 )
@@ -187,6 +192,8 @@ DEVICE: Final = Keys(
 
 COMMANDS: Final = Keys(
     "commands",
-    used=frozenset(("power_on", "power_off", "hard_reset")),
-    skipped=frozenset(("connect", "connections", "soft_reboot", "pre_power_command", "pre_os_command", "users")),
+    used=frozenset(("power_on", "power_off", "hard_reset", "users")),
+    skipped=frozenset(("connect", "connections", "soft_reboot", "pre_power_command", "pre_os_command")),
 )
+
+USER_COMMAND: Final = Keys("users", used=frozenset(("do", "undo")))

@@ -32,7 +32,8 @@ from dispatcher.errors import ConsoleTimeout, JobEnded, MultinodeError
 from dispatcher.group.events import Member
 from dispatcher.job import overlay
 from dispatcher.job.calls import Call
-from dispatcher.job.definition import DEFAULT_SHELL, AutoLogin, Boot, Job, Test
+from dispatcher.job.commands import POWER, Commands, course
+from dispatcher.job.definition import DEFAULT_SHELL, AutoLogin, Boot, Deploy, HostCommand, Job, Test
 from dispatcher.job.devices import DEFAULT_RESULTS_DIR, OTHER_RESULTS_DIRS, Device
 from dispatcher.job.dialogue import Dialogue
 from dispatcher.job.hosts import Hosts
@@ -107,6 +108,8 @@ class MemberRun:
         self._transport = seat.transport
         self._console = self._new_console()
         self._tests = [a for a in job.actions if isinstance(a, Test) and seat.member.role in a.roles]
+        self._early, self._course = course(job.actions_of(seat.member.role))
+        self._commands = Commands(seat.device, self._note)
         self._boots = [a for a in job.actions if isinstance(a, Boot) and seat.member.role in a.roles]
         self._requester = Requester(client, self._request, self._note)
         self._values = {"JOB_ID": seat.member.id}
@@ -178,13 +181,27 @@ class MemberRun:
     async def _run(self) -> None:
         await self._before_opening()
         await self._start()
-        index = 0
-        for stage, test in enumerate(self._tests):
-            await self._test(stage, test, index)
-            index += len(test.definitions)
+        stage = index = 0
+        for action in self._course:
+            if isinstance(action, HostCommand):
+                await self._command(action)
+                continue
+            await self._test(stage, action, index)
+            stage += 1
+            index += len(action.definitions)
+
+    async def _command(self, action: HostCommand) -> None:
+        await self._requester.make(action.requests, self._job.call_timeout(None, self.seat.member.role))
+        await self._commands.run(action)
+        if action.name in POWER:
+            self._shell = None
+            self._at_prompt = False
+            self._powered = True
 
     async def _start(self) -> None:
         """Open the console and get to where the first test begins: a shell, where it is one of definitions."""
+        for command in self._early:
+            await self._command(command)
         first = self._tests[0] if self._tests else None
         if first is not None and not first.definitions:
             # The others may not wait for a shell that comes later, or never.
@@ -239,7 +256,7 @@ class MemberRun:
     async def _before_opening(self) -> None:
         """Wait for a delayed start, and make the requests of the actions that come before there is a shell."""
         role = self._job.role(self.seat.member.role)
-        before = [a for a in self._job.actions_of(role.name) if not isinstance(a, Test)]
+        before = [a for a in self._job.actions_of(role.name) if isinstance(a, Deploy | Boot)]
         requests = [request for action in before for request in action.requests]
         if role.starts_after is None and not requests:
             return
@@ -277,6 +294,7 @@ class MemberRun:
             if self.kept is None:
                 await self._clean_up()
                 await self._power_down()
+                self._report(await self._commands.undo())
         finally:
             await self._console.close()
 
@@ -359,8 +377,13 @@ class MemberRun:
             try:
                 await power.switch(device.name, "power_off", device.commands["power_off"])
             except MultinodeError as error:
-                self.failure = self.failure or error
-                self._note("error", reason=str(error))
+                self._report(error)
+
+    def _report(self, error: MultinodeError | None) -> None:
+        """Tell what has gone wrong after all tests."""
+        if error is not None:
+            self.failure = self.failure or error
+            self._note("error", reason=str(error))
 
     async def _prepare(self, shell: Shell) -> None:
         """Put our scripts on the device."""

@@ -12,6 +12,7 @@ from typing import Final
 
 from dispatcher.job import keys
 from dispatcher.job.fields import AutoLogin, auto_login, character_delay, prompts, results_dir, variables
+from dispatcher.job.hidden import read_secrets
 from dispatcher.job.interactive import Script, read_interactive
 from dispatcher.job.monitors import Monitor, read_monitors
 from dispatcher.job.requests import Request, read_requests
@@ -162,6 +163,7 @@ class Job:
 
     :ivar roles: in the file's order; so are ``actions``.
     :ivar group_timeout: seconds that a MultiNode call may take, unless role or test say otherwise.
+    :ivar secrets: go to the devices, and nowhere else.
     :ivar ignored: keys that LAVA knows and this tool does not use, each once, with its first line.
     :ivar notes: what is allowed and perhaps not meant.
     """
@@ -174,6 +176,7 @@ class Job:
     group_timeout: float | None
     ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def actions_of(self, role: str) -> Iterator[Action]:
         """The actions that the members of a role go through, in order."""
@@ -207,6 +210,7 @@ def load_job(path: Path) -> Job:
     timeouts = _timeouts(found.get("timeouts"))
     reader = _Actions({role.name: role for role in roles}, timeouts, path.parent)
     actions = reader.read(top.need(found, "actions"))
+    secrets = read_secrets(found.get("secrets"))
     return Job(
         path=path,
         name=top.need(found, "job_name").line_of_text(200),
@@ -216,6 +220,7 @@ def load_job(path: Path) -> Job:
         group_timeout=_duration(multinode.get("timeout")),
         ignored=skipped.told(),
         notes=tuple(_notes(roles, actions)),
+        secrets=secrets,
     )
 
 

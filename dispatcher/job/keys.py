@@ -15,10 +15,8 @@ _IN_THE_ROLE = "in a MultiNode job it stands in each role, under protocols: lava
 
 JOB: Final = Keys(
     "",
-    used=frozenset(("job_name", "timeouts", "protocols", "actions")),
-    skipped=frozenset(
-        ("visibility", "priority", "metadata", "notify", "secrets", "reboot_to_fastboot", "compatibility")
-    ),
+    used=frozenset(("job_name", "timeouts", "protocols", "actions", "secrets")),
+    skipped=frozenset(("visibility", "priority", "metadata", "notify", "reboot_to_fastboot", "compatibility")),
     refused=dict.fromkeys(("device_type", "context", "environment", "tags"), _IN_THE_ROLE),
 )
 

@@ -30,7 +30,7 @@ from dispatcher.console.transcript import Transcript
 from dispatcher.coordinator.client import GroupClient
 from dispatcher.errors import ConsoleTimeout, JobEnded, MultinodeError
 from dispatcher.group.events import Member
-from dispatcher.job import overlay
+from dispatcher.job import hidden, overlay
 from dispatcher.job.calls import Call
 from dispatcher.job.commands import POWER, Commands, course
 from dispatcher.job.definition import DEFAULT_SHELL, AutoLogin, Boot, Deploy, HostCommand, Job, Test
@@ -102,6 +102,7 @@ class MemberRun:
             monotonic=time.monotonic,
             now=lambda: datetime.now(UTC),
             observe=self._note_case,
+            hide=record.hide,
         )
         self._consoles = output / "consoles"
         self._log_limit = log_limit
@@ -428,6 +429,11 @@ class MemberRun:
         )
         beside = {f"bin/{resources.SETTINGS}": Entry(settings), "environment": Entry(environment)}
         await self._install(shell, beside, deadline)
+        if self._job.secrets:
+            # The file is there and its owner's alone before anything is written to it.
+            path = f"{self._directory}/{hidden.FILE}"
+            await shell.run(f"(umask 077;true>{path})", deadline=deadline, doing=f"make {path}")
+            await self._install(shell, {hidden.FILE: Entry(hidden.content(self._job.secrets))}, deadline)
         self._note("installed", directory=self._directory, cache=self._cache)
 
     async def _install(self, shell: Shell, files: Mapping[str, Entry], deadline: float) -> None:

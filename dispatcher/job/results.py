@@ -20,6 +20,7 @@ import yaml
 from dispatcher.errors import OutputError
 from dispatcher.group.events import Member
 from dispatcher.job.content import CASES, FIXUP
+from dispatcher.job.hidden import Hide
 
 JOB_SUITE: Final = "lava"
 UNKNOWN_SUITE: Final = "unknown"
@@ -63,6 +64,7 @@ class MemberResults:
     :param monotonic: a clock for durations, seconds.
     :param now: the time of day, for ``logged``.
     :param observe: told of each case.
+    :param hide: takes out of every text what is not to be told.
     """
 
     def __init__(
@@ -73,7 +75,9 @@ class MemberResults:
         monotonic: Callable[[], float],
         now: Callable[[], datetime],
         observe: Callable[[Case], None],
+        hide: Hide = str,
     ) -> None:
+        self._hide = hide
         self.cases: list[Case] = []
         self._member = member
         self._metadata = {"role": member.role, "device": device}
@@ -120,13 +124,13 @@ class MemberResults:
         case = Case(
             job=self._member.id,
             suite=suite,
-            name=name,
+            name=self._hide(name),
             result=result,
             measurement=measurement,
-            unit=unit,
+            unit=self._hide(unit),
             duration=None if duration is None else round(duration, 3),
             logged=self._now(),
-            metadata=self._metadata | {key: value for key, value in more.items() if value},
+            metadata=self._metadata | {key: self._hide(value) for key, value in more.items() if value},
         )
         self.cases.append(case)
         self._observe(case)

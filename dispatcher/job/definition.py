@@ -194,7 +194,7 @@ class Job:
 
 
 def load_job(path: Path) -> Job:
-    """Reads a job file and the test definitions beside it. Definitions from git are left to be resolved.
+    """Reads a job file and the test definitions beside it. Definitions from elsewhere are left to be resolved.
 
     :raises FileError: the first thing that is wrong, with file and line and what to do.
     """
@@ -225,10 +225,10 @@ def load_job(path: Path) -> Job:
 
 
 def resolve_job(job: Job, workdir: Path) -> Job:
-    """The same job with every definition that comes from git cloned and read.
+    """The same job with every definition that comes from elsewhere fetched and read.
 
-    :param workdir: an existing folder for the clones; the caller removes it once the job has run.
-    :raises FileError: git is missing or failed, or a definition is not sound.
+    :param workdir: an existing folder for what is fetched; the caller removes it once the job has run.
+    :raises FileError: git or a download failed, or a definition is not sound.
     """
 
     skipped = Skipped()

@@ -140,11 +140,11 @@ DEFINITION: Final = Keys(
     "definitions",
     used=frozenset(
         (
-            *("name", "from", "repository", "path", "branch", "revision"),
+            *("name", "from", "repository", "path", "branch", "revision", "compression"),
             *("params", "parameters", "skip_install", "lava-signal", "expected"),
         )
     ),
-    skipped=frozenset(("history", "shallow", "compression")),
+    skipped=frozenset(("history", "shallow")),
 )
 
 TESTDEF: Final = Keys(

@@ -61,7 +61,7 @@ BAD: list[tuple[str, Edits, int, str, str | None]] = [
         "names need to be unique within a test action",
     ),
     ("no from", {7: "    -"}, 8, "a definition needs the key 'from'", None),
-    ("from url", {7: "    - from: url"}, 7, "'from: url' is not supported", "supported are inline, file, git"),
+    ("from url", {7: "    - from: url"}, 7, "a definition needs the key 'path'", None),
     ("from gti", {7: "    - from: gti"}, 7, "unknown origin 'gti'; did you mean 'git'?", None),
     ("no repository", {9: None, 10: None, 11: None}, 7, "a definition needs the key 'repository'", None),
     (

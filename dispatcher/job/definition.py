@@ -20,6 +20,10 @@ from dispatcher.job.testdef import Definition, load_definitions, resolve
 from dispatcher.job.yamlfile import Node, Skipped, read
 from dispatcher.wording import nearest, quoted
 
+ONE_NAMESPACE: Final = (
+    "a member is one console, and its namespace one system; make the other a role with a device of its own"
+)
+
 MEMBERS_LIMIT: Final = 10_000
 """Members of one role."""
 
@@ -443,7 +447,7 @@ class _Actions:
                 first = self.namespaces.setdefault(role, namespace)
                 if first != namespace:
                     what = f"role {quoted(role)} is in namespace {quoted(namespace)}, and before in {quoted(first)}"
-                    raise found[word].error(what, "one namespace a role is supported: a member is one console")
+                    raise found[word].error(what, ONE_NAMESPACE)
             found[word].skip(f"{word!r} in {kind} is not used")
 
 

@@ -99,7 +99,10 @@ TEST: Final = Keys(
         )
     ),
     skipped=_ACTION | frozenset(("connection", "downloads-namespace")),
-    refused={"docker": "tests run in the shell of the device's console"},
+    refused={
+        "docker": "no container is started for a test; "
+        "give the role a device whose console is one: {command: docker run -it IMAGE sh}"
+    },
 )
 
 MONITOR: Final = Keys("monitors", used=frozenset(("name", "start", "end", "pattern", "fixupdict", "expected")))

@@ -214,7 +214,7 @@ class MemberRun:
         if first is None or first.definitions:
             await self._ready_shell()
             return
-        await self._boot_without_shell()
+        await self._boot_without_shell(first)
         await self._join()
 
     async def _ready_shell(self) -> Shell:
@@ -329,12 +329,13 @@ class MemberRun:
         await self._login(deadline)
         return await console_shell.start(self._console, self.seat.device.lava_test_sh_cmd, deadline=deadline)
 
-    async def _boot_without_shell(self) -> None:
-        """Switch the device on; what its boot action waits for, and that alone, is waited for."""
+    async def _boot_without_shell(self, first: Test) -> None:
+        """Switch the device on and wait for a prompt, if anybody has said which. What monitors watch for may come long
+        before the device file's prompts, so for them only the job's own count."""
         boot = self._boots[-1] if self._boots else None
         deadline = self._boot_deadline()
         await self._switch_on()
-        if boot is not None and (boot.prompts or boot.auto_login):
+        if (boot is not None and (boot.prompts or boot.auto_login)) or (first.scripts and self._prompts()):
             await self._login(deadline, believe=True)
 
     def _boot_deadline(self) -> float:

@@ -95,3 +95,14 @@ def test_a_boot_with_a_prompt_is_waited_for_and_its_rest_is_watched(multinode: M
     ran = multinode("run", write("job.yaml", text), "--devices", write("d.yaml", devices(old + SELF_TEST)))
     assert ran.result(1, "0_Boot", "memory") == "pass", ran.out + ran.err
     assert [case["name"] for case in ran.results if case["job"] == "1"] == ["memory", "0_Boot", "fork", "0_self"]
+
+
+def test_what_follows_the_last_end_is_the_next_actions(multinode: Multinode, write: Write) -> None:
+    document = yaml.safe_load(job().replace("lava-wait go", "true"))
+    first = document["actions"][0]["test"]
+    monitors = first.pop("monitors")
+    document["actions"][0:1] = [{"test": first | {"monitors": [each]}} for each in monitors]
+    text = yaml.safe_dump(document, sort_keys=False)
+    ran = multinode("run", write("job.yaml", text), "--devices", write("d.yaml", devices(SELF_TEST)))
+    assert ran.result(1, "0_Boot", "memory") == "pass", ran.out + ran.err
+    assert ran.result(1, "1_self", "fork") == "fail"

@@ -431,7 +431,8 @@ BAD: list[tuple[str, Edits, int, str, str | None]] = [
         {16: "    role: server\n    docker: {image: x}"},
         17,
         "'docker' is not supported in test",
-        "tests run in the shell of the device's console",
+        "no container is started for a test; "
+        "give the role a device whose console is one: {command: docker run -it IMAGE sh}",
     ),
     ("boot key", {14: "    prompt: x"}, 14, "unknown key 'prompt'; did you mean 'prompts'?", None),
     (
@@ -475,7 +476,7 @@ BAD: list[tuple[str, Edits, int, str, str | None]] = [
         {14: "    namespace: a", 16: "    role: server\n    namespace: b"},
         17,
         "role 'server' is in namespace 'b', and before in 'a'",
-        "one namespace a role is supported: a member is one console",
+        "a member is one console, and its namespace one system; make the other a role with a device of its own",
     ),
     (
         "nul",

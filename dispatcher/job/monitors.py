@@ -19,11 +19,8 @@ from dispatcher.job.testdef import suite_name
 from dispatcher.job.yamlfile import Node
 from dispatcher.wording import quoted
 
-MARK_LIMIT: Final = 4096
-"""Characters of output that a start or an end may be made of."""
-
-RESULT_LIMIT: Final = 8192
-"""Characters of output that one result may be made of; a pattern may span lines."""
+SPAN: Final = 4096
+"""Characters of output that a start, an end or a result may be made of; a pattern may span lines."""
 
 SCAN: Final = 2048
 """Characters that may be waiting before they are looked through for results without being asked to. Looking through
@@ -140,7 +137,7 @@ class Watcher:
         while self._at < len(self._monitors):
             monitor = self._monitors[self._at]
             mark = _compiled(monitor.end if self._begun else monitor.start)
-            seen = mark.search(self._text, max(self._taken, self._looked - MARK_LIMIT))
+            seen = mark.search(self._text, max(self._taken, self._looked - SPAN))
             if seen is None:
                 break
             if self._begun:
@@ -173,7 +170,7 @@ class Watcher:
 
     def _let_go(self) -> None:
         """Forget what nothing can be made of any more."""
-        cut = len(self._text) - (RESULT_LIMIT if self._begun else MARK_LIMIT)
+        cut = len(self._text) - SPAN
         if self._begun and cut > 0:
             # Half a line could look like a result that was never printed.
             cut = self._text.find("\n", cut) + 1 or cut

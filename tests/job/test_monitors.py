@@ -9,7 +9,7 @@ from jobtext import DEFINITION, edited, refused
 
 from dispatcher.job import definition
 from dispatcher.job.definition import Job, load_job
-from dispatcher.job.monitors import MARK_LIMIT, RESULT_LIMIT, Began, Ended, Found, Monitor, Watcher
+from dispatcher.job.monitors import SPAN, Began, Ended, Found, Monitor, Watcher
 
 PATTERN = r"\[(?P<result>[A-Z]+)\] (?P<test_case_id>[^:\r\n]+)(: (?P<measurement>[0-9.]+) (?P<units>\w+))?\r?\n"
 
@@ -177,5 +177,5 @@ def test_endless_output_is_forgotten(begun: bool, noise: bytes) -> None:
         heard(watcher, b"BEGIN")
     for _ in range(100):
         assert heard(watcher, noise * (4096 // len(noise))) == []
-    assert len(watcher._text) <= max(MARK_LIMIT, RESULT_LIMIT)
+    assert len(watcher._text) <= SPAN
     assert [type(event) for event in heard(watcher, b"\nBEGIN\n[PASS] a\nEND")][-2:] == [Found, Ended]

@@ -88,6 +88,12 @@ class Script:
     discard_echo: bool
     entries: tuple[Entry, ...]
 
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """The prompts at which it can begin; none where it does not begin by typing."""
+        first = next((entry for entry in self.entries if isinstance(entry, Command)), None)
+        return () if first is None or first.text is None else self.prompts
+
 
 def read_interactive(node: Node, roles: Collection[str]) -> tuple[Script, ...]:
     """The ``interactive:`` of one test action. :raises FileError: naming the line of what is wrong."""

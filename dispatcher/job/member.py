@@ -326,7 +326,7 @@ class MemberRun:
     async def _reach_shell(self) -> Shell:
         deadline = self._boot_deadline()
         await self._switch_on()
-        await self._login(deadline)
+        await self._login(deadline, self._prompts())
         return await console_shell.start(self._console, self.seat.device.lava_test_sh_cmd, deadline=deadline)
 
     async def _boot_without_shell(self, first: Test) -> None:
@@ -335,18 +335,20 @@ class MemberRun:
         boot = self._boots[-1] if self._boots else None
         deadline = self._boot_deadline()
         await self._switch_on()
-        if (boot is not None and (boot.prompts or boot.auto_login)) or (first.scripts and self._prompts()):
-            await self._login(deadline, believe=True)
+        own = boot is not None and (boot.prompts or boot.auto_login)
+        prompts = self._prompts() or (first.scripts[0].awaited if first.scripts else ())
+        if own or (first.scripts and prompts):
+            await self._login(deadline, prompts, believe=True)
 
     def _boot_deadline(self) -> float:
         boot = self._boots[-1] if self._boots else None
         timeout = (boot.timeout if boot else None) or self._job.timeouts.action or DEFAULT_BOOT_TIMEOUT
         return asyncio.get_running_loop().time() + timeout
 
-    async def _login(self, deadline: float, *, believe: bool = False) -> None:
+    async def _login(self, deadline: float, prompts: Sequence[str], *, believe: bool = False) -> None:
         await console_login.login(
             self._console,
-            prompts=self._prompts(),
+            prompts=prompts,
             credentials=_credentials(self._auto_login()),
             deadline=deadline,
             booting=self._powered,

@@ -121,6 +121,19 @@ def test_a_failure_that_ends_the_member(
     assert f"1 (board) has left: loader: {reason}" in ran.out
 
 
+def test_a_script_begins_at_its_own_prompt_where_nobody_names_another(
+    multinode: Multinode, write: Write, devices: Path
+) -> None:
+    script = [
+        {"command": "load x", "name": "load", "successes": [{"message": "loaded"}]},
+        {"command": "dhcp", "name": "dhcp", "successes": [{"message": "TIMEOUT"}]},
+    ]
+    document = yaml.safe_load(job(script, ["true"]))
+    del document["actions"][0]
+    ran = multinode("run", write("job.yaml", yaml.safe_dump(document)), "--devices", devices)
+    assert ran.status == 0, ran.out + ran.err
+
+
 def test_an_answer_that_does_not_come(multinode: Multinode, write: Write, devices: Path) -> None:
     script = [{"command": "boot", "name": "boot", "successes": [{"message": "login:"}]}]
     ran = multinode("run", write("job.yaml", job(script, ["true"], seconds=1)), "--devices", devices)

@@ -447,7 +447,7 @@ BAD: list[tuple[str, Edits, int, str, str | None]] = [
         {14: "    prompts: ['.*']"},
         14,
         "'prompts': '.*' matches before anything is printed",
-        "name some text that the prompt always shows",
+        "name some text that must be there",
     ),
     ("prompt empty", {14: "    prompts: []"}, 14, "'prompts' is empty", None),
     (

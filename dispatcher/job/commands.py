@@ -8,13 +8,16 @@ from typing import Final
 
 from dispatcher.console import power
 from dispatcher.errors import FileError, MultinodeError
-from dispatcher.job.definition import Action, Boot, HostCommand, Job, Test
+from dispatcher.job.definition import Action, Boot, Deploy, HostCommand, Job, Test
 from dispatcher.job.devices import Device, Placement
 from dispatcher.job.keys import COMMANDS
 from dispatcher.wording import nearest, quoted
 
 POWER: Final = COMMANDS.used - {"users"}
 """LAVA's own commands; those that a lab has besides stand under ``commands: users:``."""
+
+POWER_UP: Final = ("hard_reset", "power_on")
+"""What a boot switches a device on by: the first that it has."""
 
 
 def check(job: Job, placements: Iterable[Placement]) -> None:
@@ -34,21 +37,24 @@ def check(job: Job, placements: Iterable[Placement]) -> None:
                 raise FileError(what + nearest(action.name, known), where=action.where, hint=hint)
 
 
-def course(actions: Iterable[Action]) -> tuple[list[HostCommand], list[HostCommand | Test]]:
-    """The commands that a member runs before its console is opened, and what it does after that, in order.
+def course(actions: Iterable[Action]) -> tuple[list[HostCommand], list[Boot], list[HostCommand | Boot | Test]]:
+    """What a member goes through: the commands before its console is opened, its boots until then, and all the rest.
 
     The console is opened where the first boot stands, or the first test where none stands before it.
     """
     early: list[HostCommand] = []
-    rest: list[HostCommand | Test] = []
-    opened = False
+    boots: list[Boot] = []
+    rest: list[HostCommand | Boot | Test] = []
+    tested = False
     for action in actions:
-        opened = opened or isinstance(action, Boot | Test)
-        if isinstance(action, HostCommand) and not opened:
+        tested = tested or isinstance(action, Test)
+        if isinstance(action, HostCommand) and not boots and not tested:
             early.append(action)
-        elif isinstance(action, HostCommand | Test):
+        elif isinstance(action, Boot) and not tested:
+            boots.append(action)
+        elif not isinstance(action, Deploy):
             rest.append(action)
-    return early, rest
+    return early, boots, rest
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Sequence
 
 from dispatcher.console.connection import Console
+from dispatcher.console.shell import Shell
 from dispatcher.errors import ConsoleError, ConsoleTimeout, JobEnded, MultinodeError
 from dispatcher.job.definition import Test
 from dispatcher.job.interactive import Command, Delay, Failure, GroupCall, Script, filled
@@ -16,6 +18,18 @@ from dispatcher.job.session import Note
 from dispatcher.wording import quoted
 
 _LINE_END = re.compile(rb"\n")
+
+
+async def leave_shell(shell: Shell, prompts: Sequence[str], patience: float) -> None:
+    """Have the shell that a device had before ours read its console again, and show one of its prompts.
+
+    :param patience: seconds that it has for that; then it is taken to show none of these.
+    """
+    await shell.leave()
+    shown = [re.compile(prompt.encode(), re.DOTALL) for prompt in prompts]
+    if shown:
+        with contextlib.suppress(ConsoleTimeout):
+            await shell.console.expect(shown, asyncio.get_running_loop().time() + patience, plain=True)
 
 
 class Dialogue:

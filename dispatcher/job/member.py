@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import re
 import secrets
 import shutil
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,10 +31,10 @@ from dispatcher.errors import ConsoleTimeout, JobEnded, MultinodeError
 from dispatcher.group.events import Member
 from dispatcher.job import hidden, overlay
 from dispatcher.job.calls import Call
-from dispatcher.job.commands import POWER, Commands, course
+from dispatcher.job.commands import POWER, POWER_UP, Commands, course
 from dispatcher.job.definition import DEFAULT_SHELL, AutoLogin, Boot, Deploy, HostCommand, Job, Test
 from dispatcher.job.devices import DEFAULT_RESULTS_DIR, OTHER_RESULTS_DIRS, Device
-from dispatcher.job.dialogue import Dialogue
+from dispatcher.job.dialogue import Dialogue, leave_shell
 from dispatcher.job.hosts import Hosts
 from dispatcher.job.record import Record
 from dispatcher.job.requests import Requester
@@ -86,7 +85,7 @@ class MemberRun:
         self._shell: Shell | None = None
         self._door: Door | None = None
         self._directory_is_here = False
-        self._powered = self._switched_on = False
+        self._powered = self._booted = False
         self._job = job
         self._client = client
         self._members: tuple[Member, ...] = ()
@@ -109,9 +108,8 @@ class MemberRun:
         self._transport = seat.transport
         self._console = self._new_console()
         self._tests = [a for a in job.actions if isinstance(a, Test) and seat.member.role in a.roles]
-        self._early, self._course = course(job.actions_of(seat.member.role))
+        self._early, self._boots, self._course = course(job.actions_of(seat.member.role))
         self._commands = Commands(seat.device, self._note)
-        self._boots = [a for a in job.actions if isinstance(a, Boot) and seat.member.role in a.roles]
         self._requester = Requester(client, self._request, self._note)
         self._values = {"JOB_ID": seat.member.id}
         self._at_prompt = self._installed = False
@@ -186,10 +184,19 @@ class MemberRun:
         for action in self._course:
             if isinstance(action, HostCommand):
                 await self._command(action)
-                continue
-            await self._test(stage, action, index)
-            stage += 1
-            index += len(action.definitions)
+            elif isinstance(action, Boot):
+                self._boot_again(action)
+            else:
+                await self._test(stage, action, index)
+                stage += 1
+                index += len(action.definitions)
+
+    def _boot_again(self, boot: Boot) -> None:
+        """From now on it is this boot's prompts that count; the next test switches the device on, if it is to be."""
+        self._boots.append(boot)
+        if boot.reset and any(word in self.seat.device.commands for word in POWER_UP):
+            self._shell = None
+            self._at_prompt = self._booted = False
 
     async def _command(self, action: HostCommand) -> None:
         await self._requester.make(action.requests, self._job.call_timeout(None, self.seat.member.role))
@@ -237,17 +244,6 @@ class MemberRun:
         """Whether what was put on the device is still there: a script may have started another system."""
         deadline = asyncio.get_running_loop().time() + DEFAULT_BOOT_TIMEOUT
         return (await shell.run(f"[ -e {self._directory}/environment ]", deadline=deadline, check=False)).status == 0
-
-    async def _leave_shell(self, prompts: Sequence[str]) -> None:
-        """Have the shell that the device had before read its console again."""
-        shell, self._shell = self._shell, None
-        if shell is None:
-            return
-        await shell.leave()
-        shown = [re.compile(prompt.encode()) for prompt in prompts]
-        if shown:
-            with contextlib.suppress(ConsoleTimeout):
-                await self._console.expect(shown, asyncio.get_running_loop().time() + LEAVING_TIMEOUT, plain=True)
 
     async def _join(self) -> None:
         if not self._joined:
@@ -356,9 +352,9 @@ class MemberRun:
         )
 
     async def _switch_on(self) -> None:
-        if self._boots and self._boots[-1].reset and not self._switched_on:
-            self._switched_on = True
+        if self._boots and self._boots[-1].reset and not self._booted:
             await self._power_up(self.seat.device)
+        self._booted = True
 
     def _prompts(self) -> Sequence[str]:
         return (self._boots[-1].prompts if self._boots else ()) or self.seat.device.prompts
@@ -368,10 +364,11 @@ class MemberRun:
 
     async def _power_up(self, device: Device) -> None:
         """Reset a device whose file says how; one that can only be switched on is switched on."""
-        what = "hard_reset" if "hard_reset" in device.commands else "power_on"
-        if what in device.commands:
+        what = next((word for word in POWER_UP if word in device.commands), None)
+        if what is not None:
             self._note("power", what=what)
             self._powered = True
+            self._console.forget()
             await power.switch(device.name, what, device.commands[what])
 
     async def _power_down(self) -> None:
@@ -431,12 +428,9 @@ class MemberRun:
             {"LAVA_MULTI_NODE_CACHE": self._cache, "LAVA_JOB_ID": member.id},
         )
         beside = {f"bin/{resources.SETTINGS}": Entry(settings), "environment": Entry(environment)}
-        await self._install(shell, beside, deadline)
         if self._job.secrets:
-            # The file is there and its owner's alone before anything is written to it.
-            path = f"{self._directory}/{hidden.FILE}"
-            await shell.run(f"(umask 077;true>{path})", deadline=deadline, doing=f"make {path}")
-            await self._install(shell, {hidden.FILE: Entry(hidden.content(self._job.secrets))}, deadline)
+            beside[hidden.FILE] = Entry(hidden.content(self._job.secrets), private=True)
+        await self._install(shell, beside, deadline)
         self._note("installed", directory=self._directory, cache=self._cache)
 
     async def _install(self, shell: Shell, files: Mapping[str, Entry], deadline: float) -> None:
@@ -490,8 +484,12 @@ class MemberRun:
         deadline = self._deadline(test.timeout)
         await self._requester.make(test.requests, self._job.call_timeout(test, self.seat.member.role))
         timeout = self._job.call_timeout(test, self.seat.member.role)
+        if shell is None and not self._booted:
+            await self._boot_without_shell(test)
         if test.scripts:
-            await self._leave_shell(test.scripts[0].prompts)
+            if self._shell is not None:
+                shell, self._shell = self._shell, None
+                await leave_shell(shell, test.scripts[0].prompts, LEAVING_TIMEOUT)
             dialogue = Dialogue(self._console, self._requester, self._values, results=self.results, note=self._note)
             try:
                 await dialogue.run(test, stage, call_timeout=timeout, deadline=deadline)
@@ -582,13 +580,7 @@ class MemberRun:
 def _credentials(auto_login: AutoLogin | None) -> console_login.Credentials | None:
     if auto_login is None:
         return None
-    return console_login.Credentials(
-        auto_login.login_prompt,
-        auto_login.username,
-        auto_login.password_prompt,
-        auto_login.password,
-        auto_login.commands,
-    )
+    return console_login.Credentials(*astuple(auto_login))
 
 
 def _for_shell(script: bytes, shell: str) -> bytes:

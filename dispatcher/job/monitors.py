@@ -70,10 +70,15 @@ def _monitor(entry: Node) -> Monitor:
         start=start,
         end=end,
         pattern=results,
-        fixup={} if fixup is None else {key.word(): value.choice(CASES) for key, value in fixup.items()},
+        fixup={} if fixup is None else _fixup(fixup),
         expected=expected(found),
         where=entry.where,
     )
+
+
+def _fixup(node: Node) -> dict[str, str]:
+    # A group that has matched nothing may be a result, too: the mark that a success shows is not there.
+    return {key.word(empty=True): value.choice(CASES) for key, value in node.items(empty=True)}
 
 
 @dataclass(frozen=True, slots=True)

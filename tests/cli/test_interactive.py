@@ -17,14 +17,17 @@ pytestmark = pytest.mark.slow
 Write = Callable[[str, str], Path]
 
 LOADER = """\
-echo 'Loader 1.0'
-while printf '=> ' && read -r command file; do
-  case $command in
-  load) echo "loading $file"; echo "loaded 4096 bytes";;
-  dhcp) echo TIMEOUT;;
-  boot) echo bye; exec cat;;
-  *) echo "unknown command $command";;
-  esac
+trap : USR1
+echo $$ >$1
+while echo 'Loader 1.0'; do
+  while printf '=> ' && read -r command file; do
+    case $command in
+    load) echo "loading $file"; echo "loaded 4096 bytes";;
+    dhcp) echo TIMEOUT;;
+    boot) echo bye; exec cat;;
+    *) echo "unknown command $command";;
+    esac
+  done
 done
 """
 
@@ -42,10 +45,15 @@ def job(script: list[dict[str, Any]], steps: list[str], *, seconds: int = 30, **
 
 
 @pytest.fixture
-def devices(write: Write) -> Path:
-    loader = write("loader", LOADER)
+def devices(write: Write, tmp_path: Path) -> Path:
+    loader, pid = write("loader", LOADER), tmp_path / "pid"
+    reset = f"until kill -USR1 $(cat {pid}); do sleep .1; done 2>/dev/null"
     boards = {
-        "loader": {"device_type": "loader", "console": {"command": f"sh {loader}"}},
+        "loader": {
+            "device_type": "loader",
+            "console": {"command": f"sh {loader} {pid}"},
+            "commands": {"hard_reset": reset},
+        },
         "local": {"device_type": "board", "console": {"command": "sh"}},
     }
     return write("devices.yaml", yaml.safe_dump({"devices": boards}))
@@ -132,6 +140,20 @@ def test_a_script_begins_at_its_own_prompt_where_nobody_names_another(
     del document["actions"][0]
     ran = multinode("run", write("job.yaml", yaml.safe_dump(document)), "--devices", devices)
     assert ran.status == 0, ran.out + ran.err
+
+
+def test_every_boot_before_a_test_resets_the_device(multinode: Multinode, write: Write, devices: Path) -> None:
+    document = yaml.safe_load(job([{"command": "version", "name": "version"}], ["true"]))
+    boot, interactive, server = document["actions"]
+    monitor = {"name": "banner", "start": "Loader ", "end": "=> ", "pattern": "(?P<test_case_id>1.0)(?P<result>)\\r\\n"}
+    watched = {"test": {"role": "board", "monitors": [monitor | {"fixupdict": {"": "pass"}}]}}
+    silent = {"boot": {"role": "board", "method": "minimal"}}
+    document["actions"] = [boot, interactive, silent, watched, boot, interactive, server]
+    ran = multinode("run", write("job.yaml", yaml.safe_dump(document)), "--devices", devices)
+    assert ran.status == 0, ran.out + ran.err
+    names = [(case["suite"], case["name"]) for case in ran.results if case["job"] == "1" and case["suite"] != "lava"]
+    assert names == [("0_loader", "version"), ("1_banner", "1_0"), ("2_loader", "version")]
+    assert ran.out.count("power: hard_reset") == 3
 
 
 def test_an_answer_that_does_not_come(multinode: Multinode, write: Write, devices: Path) -> None:

@@ -82,17 +82,18 @@ def test_a_bad_user_command_is_told_with_its_line(edits: Edits, line: int, what:
     assert (caught.value.where, caught.value.what) == (f"devices.yaml:{line}", what)
 
 
-def named(*actions: str) -> tuple[list[str], list[str]]:
+def named(*actions: str) -> tuple[list[str], int, list[str]]:
     """The names of early and of later commands; ``boot`` and ``test`` are what they say."""
     tests = DEFINITION.splitlines()[3:]
     text = {"boot": "- boot: {role: server}", "test": "\n".join(tests)}
     lines = [text.get(action, f"- command: {{role: server, name: {action}}}") for action in actions]
     Path("job.yaml").write_text("\n".join([*DEFINITION.splitlines()[:3], *lines]))
-    early, rest = course(load_job(Path("job.yaml")).actions_of("server"))
-    return [each.name for each in early], [each.name if isinstance(each, HostCommand) else "test" for each in rest]
+    early, boots, rest = course(load_job(Path("job.yaml")).actions_of("server"))
+    kinds = [type(each).__name__.lower() if not isinstance(each, HostCommand) else each.name for each in rest]
+    return [each.name for each in early], len(boots), kinds
 
 
 def test_commands_are_run_where_they_stand() -> None:
-    assert named("a", "boot", "b", "test", "c", "test", "d") == (["a"], ["b", "test", "c", "test", "d"])
-    assert named("a", "b", "test") == (["a", "b"], ["test"])
-    assert named("boot", "test") == ([], ["test"])
+    assert named("a", "boot", "b", "test", "c", "test", "d") == (["a"], 1, ["b", "test", "c", "test", "d"])
+    assert named("a", "b", "test") == (["a", "b"], 0, ["test"])
+    assert named("boot", "boot", "test", "boot", "a", "test") == ([], 2, ["test", "boot", "a", "test"])

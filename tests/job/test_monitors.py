@@ -56,6 +56,12 @@ def test_monitors_are_read_and_need_no_steps() -> None:
     assert (job.ignored, job.notes) == ((), ())
 
 
+def test_nothing_may_be_the_word_for_a_result() -> None:
+    (test,) = job_of(edited(MONITORS, {11: "      fixupdict: {'!': pass, '': fail}"})).actions
+    assert isinstance(test, definition.Test)
+    assert test.monitors[0].fixup == {"!": "pass", "": "fail"}
+
+
 def test_a_pattern_that_records_nothing_is_told() -> None:
     job = job_of(edited(MONITORS, {10: "      pattern: hello", 11: "      expected: [a]"}))
     assert job.ignored == (

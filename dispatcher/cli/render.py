@@ -68,6 +68,9 @@ class Live:
     def _testing(self, data: dict[str, Any]) -> str:
         return self._paint(f"testing: {', '.join(data['suites'])}", _DIM)
 
+    def _typing(self, data: dict[str, Any]) -> str:
+        return self._paint(f"typing: {data['text'][:_DATA_SHOWN]}", _DIM)
+
     def _stopping(self, _data: dict[str, Any]) -> str:
         return self._paint("stopping the test on the device", _DIM)
 

@@ -14,12 +14,12 @@ from dispatcher.cli.render import Live, summary
 from dispatcher.cli.signals import until_signal
 from dispatcher.coordinator.live import GRACE
 from dispatcher.errors import FileError
-from dispatcher.job import helpers, runner
+from dispatcher.job import commands, helpers, runner
 from dispatcher.job.definition import Job, load_job, resolve_job
 from dispatcher.job.devices import Devices, Placement, assign, load_devices
 from dispatcher.job.meeting import Elsewhere
-from dispatcher.job.member import Kept
 from dispatcher.job.record import RunEvent
+from dispatcher.job.seat import Kept
 from dispatcher.plugins import Plugins, load
 
 
@@ -73,6 +73,7 @@ def place(job: Job, devices: Devices) -> Sequence[Placement]:
     """Give every member a device that has what its tests ask for. :raises FileError: there is none."""
     placements = assign(job, devices)
     helpers.check(job, placements)
+    commands.check(job, placements)
     return placements
 
 

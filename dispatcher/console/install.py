@@ -21,10 +21,11 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file to be put on a device."""
+    """One file to be put on a device. A private one nobody but its owner may read, at any time."""
 
     content: bytes
     executable: bool = False
+    private: bool = False
 
 
 async def install(
@@ -92,7 +93,8 @@ class _Installer:
 
     async def _try_to_write(self, path: str) -> bool:
         doing = f"write {self._target(path)}"
-        create = f'F={self._words([path])};true>"$F"'
+        make = '(umask 077;rm -f "$F";true>"$F")' if self._files[path].private else 'true>"$F"'
+        create = f"F={self._words([path])};{make}"
         answer = await self._shell.run(create, deadline=self._deadline, check=False, doing=doing)
         if answer.status != 0:
             await self._run('(true>"$F")', doing)

@@ -59,6 +59,7 @@ async def login(
     deadline: float,
     booting: bool = False,
     silence: float | None = None,
+    believe: bool = False,
 ) -> None:
     """Wait for a shell, logging in where the device asks for it.
 
@@ -67,11 +68,12 @@ async def login(
     :param deadline: on the event loop's clock, for all of it.
     :param booting: the device has just been reset.
     :param silence: seconds within which the console must have said something, None for no limit.
+    :param believe: a prompt is enough, and is not asked: what shows it may be no shell.
     :raises ConsoleTimeout: no prompt came, or no shell answered at it.
     :raises ConsoleError: the device does not let this user in.
     :raises dispatcher.errors.ConsoleClosed: the console ended.
     """
-    attempt = _Login(console, prompts, credentials, booting)
+    attempt = _Login(console, prompts, credentials, booting, believe)
     loop = asyncio.get_running_loop()
     timer: asyncio.TimerHandle | None = None
     mute = False
@@ -101,9 +103,10 @@ class _Login:
     """One attempt at a console: what is waited for now, and what is done when it comes or does not."""
 
     def __init__(
-        self, console: Console, prompts: Sequence[str], credentials: Credentials | None, booting: bool
+        self, console: Console, prompts: Sequence[str], credentials: Credentials | None, booting: bool, believe: bool
     ) -> None:
         self._booting = booting
+        self._believe = believe
         self._console = console
         self._credentials = credentials
         self._prompts = [_pattern(prompt) for prompt in prompts]
@@ -151,7 +154,7 @@ class _Login:
         if self._at_prompt:
             # Each question has its own number: what is left of an earlier answer must not be read as this one.
             return [(re.compile(rb"ready-%d\." % self._probes), None)]
-        return [(prompt, self._prompt) for prompt in self._prompts]
+        return [(prompt, None if self._believe else self._prompt) for prompt in self._prompts]
 
     def _until(self) -> float:
         boots = not self._at_prompt and not self._nudges and (self._booting or self._console.last_line())
@@ -206,7 +209,7 @@ class _Login:
     async def _nudge(self) -> None:
         self._nudges += 1
         self._patience = min(2 * self._patience, _LAST_NUDGE)
-        if self._nudges == 1:
+        if self._nudges == 1 or self._believe:
             await self._type(b"\n")
         elif self._nudges < _HARD_NUDGE:
             # A loop that an earlier run has left behind reads no empty lines.

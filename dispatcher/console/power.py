@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from dispatcher.errors import ConsoleError
 
 COMMAND_TIMEOUT = 60.0
-"""Seconds that one power command may take."""
+"""Seconds that one power command may take, where nobody says otherwise."""
 
 _SHOWN = 300
 
 
-async def switch(device: str, what: str, commands: Sequence[str]) -> None:
+async def switch(device: str, what: str, commands: Sequence[str], *, limit: float = COMMAND_TIMEOUT) -> None:
     """Run a device's power commands, one after another, each by the host's shell.
 
     :param what: which they are, for messages: ``hard_reset``, say.
+    :param limit: seconds that each may take.
     :raises ConsoleError: one failed, or took too long; the end of what it said is in the message.
     """
     for command in commands:
@@ -31,10 +32,10 @@ async def switch(device: str, what: str, commands: Sequence[str]) -> None:
             start_new_session=True,
         )
         try:
-            async with asyncio.timeout(COMMAND_TIMEOUT):
+            async with asyncio.timeout(limit):
                 output, _none = await process.communicate()
         except TimeoutError:
-            raise ConsoleError(f"{what}: {command!r} did not end in {COMMAND_TIMEOUT:g} s", where=device) from None
+            raise ConsoleError(f"{what}: {command!r} did not end in {limit:g} s", where=device) from None
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):

@@ -31,7 +31,7 @@ from dispatcher.job import helpers, runner
 from dispatcher.job.definition import Job, Role, load_job, resolve_job
 from dispatcher.job.devices import Device, Placement
 from dispatcher.job.meeting import Elsewhere
-from dispatcher.job.member import Seat
+from dispatcher.job.seat import Seat
 from dispatcher.plugins import Plugins
 
 Consoles = Mapping[str, Transport | Sequence[Transport]]

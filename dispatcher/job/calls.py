@@ -67,7 +67,7 @@ class Send(Call):
     waits = False
 
     async def answer(self, args: Sequence[str], session: Session) -> Answer:
-        message_id = _message_id(args)
+        message_id = checked_id(args)
         pairs = []
         for word in args[1:]:
             key, equals, value = word.partition("=")
@@ -85,7 +85,7 @@ class _Waiting(Call):
     most: ClassVar[int] = 1
 
     async def answer(self, args: Sequence[str], session: Session) -> Answer:
-        message_id = _message_id(args)
+        message_id = checked_id(args)
         if len(args) > self.most:
             raise CallRefused(f"{self.kind.value} does not take {args[self.most]!r}")
         role = args[1] if len(args) > 1 else None
@@ -119,7 +119,7 @@ class Sync(_Waiting):
     kind = Kind.SYNC
 
 
-def _message_id(args: Sequence[str]) -> str:
+def checked_id(args: Sequence[str]) -> str:
     """The message ID, checked as ``docs/semantics.md`` says."""
     if not args:
         raise CallRefused("there is no message ID")

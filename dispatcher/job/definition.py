@@ -12,10 +12,17 @@ from typing import Final
 
 from dispatcher.job import keys
 from dispatcher.job.fields import AutoLogin, auto_login, character_delay, prompts, results_dir, variables
+from dispatcher.job.hidden import read_secrets
+from dispatcher.job.interactive import Script, read_interactive
+from dispatcher.job.monitors import Monitor, read_monitors
 from dispatcher.job.requests import Request, read_requests
 from dispatcher.job.testdef import Definition, load_definitions, resolve
 from dispatcher.job.yamlfile import Node, Skipped, read
 from dispatcher.wording import nearest, quoted
+
+ONE_NAMESPACE: Final = (
+    "a member is one console, and its namespace one system; make the other a role with a device of its own"
+)
 
 MEMBERS_LIMIT: Final = 10_000
 """Members of one role."""
@@ -34,6 +41,9 @@ _SHELLS: Final = {
 }
 """What runs the tests on a system that a deployment names as its ``os`` (LAVA's ``deployment_data.py``)."""
 
+TESTS: Final = ("definitions", "monitors", "interactive")
+"""What a test action may be made of."""
+
 DEPLOY_SKIPPED: Final = "'deploy' is skipped, it is another tool's work"
 
 __all__ = [
@@ -42,6 +52,7 @@ __all__ = [
     "Boot",
     "Definition",
     "Deploy",
+    "HostCommand",
     "Job",
     "Role",
     "Test",
@@ -116,7 +127,7 @@ class Boot:
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """What the members of some roles run.
+    """What the members of some roles run: definitions, monitors or scripts, and only one of these.
 
     :ivar timeout: seconds, its own or the job's for an action.
     :ivar call_timeout: seconds that one MultiNode call may take here; see :meth:`Job.call_timeout`.
@@ -128,9 +139,26 @@ class Test:
     call_timeout: float | None
     line: int
     requests: tuple[Request, ...] = ()
+    monitors: tuple[Monitor, ...] = ()
+    scripts: tuple[Script, ...] = ()
 
 
-Action = Deploy | Boot | Test
+@dataclass(frozen=True, slots=True)
+class HostCommand:
+    """What is run on this host for the devices of some roles: one of the commands that the device file has for each.
+
+    :ivar timeout: seconds, its own or the job's for an action.
+    :ivar where: file and line of the action.
+    """
+
+    roles: tuple[str, ...]
+    name: str
+    timeout: float | None
+    where: str
+    requests: tuple[Request, ...] = ()
+
+
+Action = Deploy | Boot | Test | HostCommand
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +167,7 @@ class Job:
 
     :ivar roles: in the file's order; so are ``actions``.
     :ivar group_timeout: seconds that a MultiNode call may take, unless role or test say otherwise.
+    :ivar secrets: go to the devices, and nowhere else.
     :ivar ignored: keys that LAVA knows and this tool does not use, each once, with its first line.
     :ivar notes: what is allowed and perhaps not meant.
     """
@@ -151,6 +180,7 @@ class Job:
     group_timeout: float | None
     ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def actions_of(self, role: str) -> Iterator[Action]:
         """The actions that the members of a role go through, in order."""
@@ -168,7 +198,7 @@ class Job:
 
 
 def load_job(path: Path) -> Job:
-    """Reads a job file and the test definitions beside it. Definitions from git are left to be resolved.
+    """Reads a job file and the test definitions beside it. Definitions from elsewhere are left to be resolved.
 
     :raises FileError: the first thing that is wrong, with file and line and what to do.
     """
@@ -184,6 +214,7 @@ def load_job(path: Path) -> Job:
     timeouts = _timeouts(found.get("timeouts"))
     reader = _Actions({role.name: role for role in roles}, timeouts, path.parent)
     actions = reader.read(top.need(found, "actions"))
+    secrets = read_secrets(found.get("secrets"))
     return Job(
         path=path,
         name=top.need(found, "job_name").line_of_text(200),
@@ -193,14 +224,15 @@ def load_job(path: Path) -> Job:
         group_timeout=_duration(multinode.get("timeout")),
         ignored=skipped.told(),
         notes=tuple(_notes(roles, actions)),
+        secrets=secrets,
     )
 
 
 def resolve_job(job: Job, workdir: Path) -> Job:
-    """The same job with every definition that comes from git cloned and read.
+    """The same job with every definition that comes from elsewhere fetched and read.
 
-    :param workdir: an existing folder for the clones; the caller removes it once the job has run.
-    :raises FileError: git is missing or failed, or a definition is not sound.
+    :param workdir: an existing folder for what is fetched; the caller removes it once the job has run.
+    :raises FileError: git or a download failed, or a definition is not sound.
     """
 
     skipped = Skipped()
@@ -334,9 +366,12 @@ class _Actions:
         found = entry.mapping(keys.ACTIONS)
         if len(found) != 1:
             words = " and ".join(found) or "nothing"
-            raise entry.error(f"an action must be one of boot, deploy and test, not {words}", "start each with a dash")
+            what = f"an action must be one of boot, command, deploy and test, not {words}"
+            raise entry.error(what, "start each with a dash")
         if "deploy" in found:
             return [self._deploy(found["deploy"])]
+        if "command" in found:
+            return [self._command(found["command"])]
         return [self._boot(found["boot"])] if "boot" in found else self._test(found["test"])
 
     def _deploy(self, node: Node) -> Deploy:
@@ -363,14 +398,24 @@ class _Actions:
             requests=self._requests(found),
         )
 
+    def _command(self, node: Node) -> HostCommand:
+        found = node.mapping(keys.COMMAND)
+        roles = self._roles_of(node, found)
+        self._one_namespace("command", roles, found)
+        name = node.need(found, "name").line_of_text(100)
+        return HostCommand(roles, name, self._timeout(found), node.where, self._requests(found))
+
     def _test(self, node: Node) -> Sequence[Test]:
         found = node.mapping(keys.TEST)
         roles = self._roles_of(node, found)
         self._one_namespace("test", roles, found)
         calls = found["lava-multinode"].mapping(keys.TEST_MULTINODE) if "lava-multinode" in found else {}
+        kind = _kind_of_test(node, found)
         test = Test(
             roles=roles,
-            definitions=load_definitions(node.need(found, "definitions"), self.folder),
+            definitions=load_definitions(found[kind], self.folder) if kind == "definitions" else (),
+            monitors=read_monitors(found[kind]) if kind == "monitors" else (),
+            scripts=read_interactive(found[kind], self.roles) if kind == "interactive" else (),
             timeout=self._timeout(found),
             call_timeout=_duration(calls.get("timeout"), self.timeouts.job),
             line=node.line,
@@ -402,8 +447,18 @@ class _Actions:
                 first = self.namespaces.setdefault(role, namespace)
                 if first != namespace:
                     what = f"role {quoted(role)} is in namespace {quoted(namespace)}, and before in {quoted(first)}"
-                    raise found[word].error(what, "one namespace a role is supported: a member is one console")
+                    raise found[word].error(what, ONE_NAMESPACE)
             found[word].skip(f"{word!r} in {kind} is not used")
+
+
+def _kind_of_test(node: Node, found: Mapping[str, Node]) -> str:
+    kinds = [kind for kind in TESTS if kind in found]
+    if len(kinds) > 1:
+        what = f"a test action has either {kinds[0]!r} or {kinds[1]!r}, not both"
+        raise found[kinds[1]].error(what, "give each a test action of its own")
+    if not kinds:
+        raise node.error(f"'test' needs one of the keys {', '.join(repr(kind) for kind in TESTS)}")
+    return kinds[0]
 
 
 def _notes(roles: tuple[Role, ...], actions: tuple[Action, ...]) -> Iterator[str]:

@@ -33,6 +33,14 @@ _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
+class UserCommand:
+    """A command that a lab has for a device, LAVA's ``users:``. What it has done ``undo`` ends with the job."""
+
+    do: str
+    undo: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
     """One console and what is behind it.
 
@@ -40,6 +48,7 @@ class Device:
     :ivar config: everything under ``console:``, that key included.
     :ivar prompts: regular expressions; empty where the console is a shell at once.
     :ivar commands: ``power_on``, ``power_off``, ``hard_reset`` → commands for the host's shell, in order.
+    :ivar user_commands: the lab's own, by name.
     :ivar character_delay: seconds between two characters sent.
     :ivar environment: set in the test shell.
     :ivar lava_test_sh_cmd: the shell on the device that runs the tests; empty where that is the role's to say.
@@ -56,6 +65,7 @@ class Device:
     commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     character_delay: float = 0.0
     environment: Mapping[str, str] = field(default_factory=dict)
+    user_commands: Mapping[str, UserCommand] = field(default_factory=dict)
     lava_test_sh_cmd: str = ""
     results_dir: str = DEFAULT_RESULTS_DIR
 
@@ -117,6 +127,7 @@ def _devices(key: Node, node: Node, transports: Mapping[str, Mapping[str, str]])
             prompts=_optional(found, "prompts", prompts, ()),
             auto_login=_optional(found, "auto_login", auto_login, None),
             commands=_optional(found, "commands", _commands, {}),
+            user_commands=_optional(found, "commands", _user_commands, {}),
             character_delay=_optional(found, "character_delay", character_delay, 0.0),
             environment=_optional(found, "environment", variables, {}),
             lava_test_sh_cmd=_optional(found, "lava_test_sh_cmd", _shell, ""),
@@ -130,7 +141,23 @@ def _optional(found: Mapping[str, Node], key: str, reader: Callable[[Node], _Val
 
 def _commands(node: Node) -> dict[str, tuple[str, ...]]:
     found = node.mapping(keys.COMMANDS)
-    return {word: tuple(command.string() for command in value.one_or_more()) for word, value in found.items()}
+    return {
+        word: tuple(command.string() for command in value.one_or_more())
+        for word, value in found.items()
+        if word != "users"
+    }
+
+
+def _user_commands(node: Node) -> dict[str, UserCommand]:
+    commands: dict[str, UserCommand] = {}
+    users = node.mapping(keys.COMMANDS).get("users")
+    for key, value in users.items() if users is not None and not users.is_null else ():
+        name, found = key.word(), value.mapping(keys.USER_COMMAND)
+        if name in keys.COMMANDS.known:
+            raise key.error(f"{quoted(name)} is one of LAVA's own commands", f"it stands under commands: {name}:")
+        undo = found["undo"].string() if "undo" in found else None
+        commands[name] = UserCommand(value.need(found, "do").string(), undo)
+    return commands
 
 
 def _shell(node: Node) -> str:

@@ -50,7 +50,7 @@ def pattern(node: Node) -> str:
         raise node.error(what, "put a backslash before a bracket, star or plus that means itself") from error
     if compiled.search(""):
         what = f"{node.name}: {quoted(text)} matches before anything is printed"
-        raise node.error(what, "name some text that the prompt always shows")
+        raise node.error(what, "name some text that must be there")
     return text
 
 

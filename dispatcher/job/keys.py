@@ -15,10 +15,8 @@ _IN_THE_ROLE = "in a MultiNode job it stands in each role, under protocols: lava
 
 JOB: Final = Keys(
     "",
-    used=frozenset(("job_name", "timeouts", "protocols", "actions")),
-    skipped=frozenset(
-        ("visibility", "priority", "metadata", "notify", "secrets", "reboot_to_fastboot", "compatibility")
-    ),
+    used=frozenset(("job_name", "timeouts", "protocols", "actions", "secrets")),
+    skipped=frozenset(("visibility", "priority", "metadata", "notify", "reboot_to_fastboot", "compatibility")),
     refused=dict.fromkeys(("device_type", "context", "environment", "tags"), _IN_THE_ROLE),
 )
 
@@ -95,25 +93,48 @@ TEST: Final = Keys(
     "test",
     used=frozenset(
         (
-            *("role", "timeout", "definitions", "lava-multinode", "protocols", "repeat"),
+            *("role", "timeout", "definitions", "monitors", "interactive"),
+            *("lava-multinode", "protocols", "repeat"),
             *("namespace", "connection-namespace"),
         )
     ),
     skipped=_ACTION | frozenset(("connection", "downloads-namespace")),
     refused={
-        "docker": "tests run in the shell of the device's console",
-        "interactive": "write the commands as steps of a test definition",
-        "monitors": "record results with lava-test-case in a test definition",
+        "docker": "no container is started for a test; "
+        "give the role a device whose console is one: {command: docker run -it IMAGE sh}"
     },
 )
 
+MONITOR: Final = Keys("monitors", used=frozenset(("name", "start", "end", "pattern", "fixupdict", "expected")))
+
+INTERACTIVE: Final = Keys("interactive", used=frozenset(("name", "prompts", "echo", "script")))
+
+SCRIPT: Final = Keys(
+    "script",
+    used=frozenset(
+        (
+            *("command", "delay", "lava-send", "lava-sync", "lava-wait", "lava-wait-all"),
+            *("name", "wait_for_prompt", "successes", "failures"),
+        )
+    ),
+)
+
+SUCCESS: Final = Keys("successes", used=frozenset(("message",)))
+
+FAILURE: Final = Keys("failures", used=frozenset(("message", "exception", "error")))
+
 TEST_MULTINODE: Final = Keys("test: lava-multinode", used=frozenset(("timeout",)))
+
+COMMAND: Final = Keys(
+    "command",
+    used=frozenset(("role", "name", "timeout", "protocols", "namespace", "connection-namespace")),
+    skipped=_ACTION | {"repeat"},
+)
 
 ACTIONS: Final = Keys(
     "actions",
-    used=frozenset(("deploy", "boot", "test")),
+    used=frozenset(("deploy", "boot", "test", "command")),
     refused={
-        "command": "put the command into the device file, or into a test step",
         "repeat": "write the actions as often as they shall run",
     },
 )
@@ -122,11 +143,11 @@ DEFINITION: Final = Keys(
     "definitions",
     used=frozenset(
         (
-            *("name", "from", "repository", "path", "branch", "revision"),
+            *("name", "from", "repository", "path", "branch", "revision", "compression"),
             *("params", "parameters", "skip_install", "lava-signal", "expected"),
         )
     ),
-    skipped=frozenset(("history", "shallow", "compression")),
+    skipped=frozenset(("history", "shallow")),
 )
 
 TESTDEF: Final = Keys(
@@ -172,6 +193,8 @@ DEVICE: Final = Keys(
 
 COMMANDS: Final = Keys(
     "commands",
-    used=frozenset(("power_on", "power_off", "hard_reset")),
-    skipped=frozenset(("connect", "connections", "soft_reboot", "pre_power_command", "pre_os_command", "users")),
+    used=frozenset(("power_on", "power_off", "hard_reset", "users")),
+    skipped=frozenset(("connect", "connections", "soft_reboot", "pre_power_command", "pre_os_command")),
 )
+
+USER_COMMAND: Final = Keys("users", used=frozenset(("do", "undo")))

@@ -9,8 +9,8 @@ import secrets
 import shutil
 import time
 import uuid
-from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,22 +26,26 @@ from dispatcher.console.place import find_directory, link_shipped
 from dispatcher.console.reboot import RebootWatch
 from dispatcher.console.shell import Shell
 from dispatcher.console.transcript import Transcript
-from dispatcher.console.transport import Transport
 from dispatcher.coordinator.client import GroupClient
 from dispatcher.errors import ConsoleError, ConsoleTimeout, JobEnded, MultinodeError
 from dispatcher.group.events import Member
-from dispatcher.job import overlay, reboots
+from dispatcher.job import hidden, overlay, reboots
 from dispatcher.job.calls import Call
-from dispatcher.job.definition import DEFAULT_SHELL, AutoLogin, Boot, Job, Test
+from dispatcher.job.commands import POWER, POWER_UP, Commands, course
+from dispatcher.job.definition import DEFAULT_SHELL, AutoLogin, Boot, Deploy, HostCommand, Job, Test
 from dispatcher.job.devices import DEFAULT_RESULTS_DIR, OTHER_RESULTS_DIRS, Device
+from dispatcher.job.dialogue import Dialogue, leave_shell
 from dispatcher.job.hosts import Hosts
 from dispatcher.job.overlay import Overlay
 from dispatcher.job.reboots import Announced, Reboots
 from dispatcher.job.record import Record
 from dispatcher.job.requests import Requester
 from dispatcher.job.results import JOB_SUITE, Case, MemberResults
+from dispatcher.job.seat import Kept, Seat
 from dispatcher.job.session import TestSession
 from dispatcher.job.transports import new_transport
+from dispatcher.job.watch import watch
+from dispatcher.job.whole import whole
 
 DEFAULT_BOOT_TIMEOUT = 300.0
 """Seconds for getting to a shell where the job sets neither a boot nor an action timeout."""
@@ -57,33 +61,6 @@ LATENESS = 0.001
 
 LEAVING_TIMEOUT = 5.0
 """Seconds that a device may take to clean up after its tests; then it is left as it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """What a member is made of: who it is in the group, and which device plays it."""
-
-    member: Member
-    device: Device
-    transport: Transport
-    environment: Mapping[str, str]
-    essential: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A console that is left as a failure found it.
-
-    :ivar command: how a person reaches it.
-    :ivar directory: where on the device the member's files are, None where none were put there.
-    :ivar held: it is there only as long as this process holds it.
-    """
-
-    member: Member
-    device: str
-    command: str
-    directory: str | None
-    held: bool
 
 
 class MemberRun:
@@ -110,7 +87,7 @@ class MemberRun:
         self._shell: Shell | None = None
         self._door: Door | None = None
         self._directory_is_here = False
-        self._powered = False
+        self._powered = self._booted = False
         self._job = job
         self._client = client
         self._members: tuple[Member, ...] = ()
@@ -126,14 +103,18 @@ class MemberRun:
             monotonic=time.monotonic,
             now=lambda: datetime.now(UTC),
             observe=self._note_case,
+            hide=record.hide,
         )
         self._consoles = output / "consoles"
         self._log_limit = log_limit
         self._transport = seat.transport
         self._console = self._new_console()
         self._tests = [a for a in job.actions if isinstance(a, Test) and seat.member.role in a.roles]
-        self._boots = [a for a in job.actions if isinstance(a, Boot) and seat.member.role in a.roles]
+        self._early, self._boots, self._course = course(job.actions_of(seat.member.role))
+        self._commands = Commands(seat.device, self._note)
         self._requester = Requester(client, self._request, self._note)
+        self._values = {"JOB_ID": seat.member.id}
+        self._at_prompt = self._installed = False
         self._joined = False
 
     def _new_console(self) -> Console:
@@ -198,24 +179,77 @@ class MemberRun:
             with contextlib.suppress(MultinodeError):
                 await self._client.leave(self._request(), reason)
             if self._keep and not (interrupted and self.failure is None) and self._has_failed():
-                await _whole(self._leave_open())
+                await whole(self._leave_open())
             if self.kept is None:
                 await self.finish()
 
     async def _run(self) -> None:
         await self._before_opening()
+        await self._start()
+        stage = index = 0
+        for action in self._course:
+            if isinstance(action, HostCommand):
+                await self._command(action)
+            elif isinstance(action, Boot):
+                self._boot_again(action)
+            else:
+                await self._test(stage, action, index)
+                stage += 1
+                index += len(action.definitions)
+
+    def _boot_again(self, boot: Boot) -> None:
+        """From now on it is this boot's prompts that count; the next test switches the device on, if it is to be."""
+        self._boots.append(boot)
+        if boot.reset and any(word in self.seat.device.commands for word in POWER_UP):
+            self._shell = None
+            self._at_prompt = self._booted = False
+
+    async def _command(self, action: HostCommand) -> None:
+        await self._requester.make(action.requests, self._job.call_timeout(None, self.seat.member.role))
+        await self._commands.run(action)
+        if action.name in POWER:
+            self._shell = None
+            self._at_prompt = False
+            self._powered = True
+
+    async def _start(self) -> None:
+        """Open the console and get to where the first test begins: a shell, where it is one of definitions."""
+        for command in self._early:
+            await self._command(command)
+        first = self._tests[0] if self._tests else None
+        if first is not None and not first.definitions:
+            # The others may not wait for a shell that comes later, or never.
+            self._hosts.withdraw(self.seat.member.id)
+        if first is not None and first.monitors:
+            await self._join()  # first, since what the device prints while it waits for the others would be missed
         self._note("opening")
         self._console.open()
-        shell = await self._reach_shell()
-        self._note("shell")
-        self._shell = shell
-        await self._prepare(shell)
+        if first is None or first.definitions:
+            await self._ready_shell()
+            return
+        await self._boot_without_shell(first)
         await self._join()
-        await self._introduce(shell)
-        index = 0
-        for stage, test in enumerate(self._tests):
-            await self._test(stage, test, index)
-            index += len(test.definitions)
+
+    async def _ready_shell(self) -> Shell:
+        """The shell that definitions run in, with what they need beside it."""
+        if self._shell is not None:
+            return self._shell
+        if self._at_prompt:
+            self._at_prompt = False
+            await self._console.send(b"\n")  # what was waited for last was the prompt that is waited for now
+        self._shell = await self._reach_shell()
+        self._note("shell")
+        if not self._installed or not await self._has_its_files(self._shell):
+            await self._prepare(self._shell)
+            await self._join()
+            await self._introduce(self._shell)
+            self._installed = True
+        return self._shell
+
+    async def _has_its_files(self, shell: Shell) -> bool:
+        """Whether what was put on the device is still there: a script may have started another system."""
+        deadline = asyncio.get_running_loop().time() + DEFAULT_BOOT_TIMEOUT
+        return (await shell.run(f"[ -e {self._directory}/environment ]", deadline=deadline, check=False)).status == 0
 
     async def _join(self) -> None:
         if not self._joined:
@@ -225,7 +259,7 @@ class MemberRun:
     async def _before_opening(self) -> None:
         """Wait for a delayed start, and make the requests of the actions that come before there is a shell."""
         role = self._job.role(self.seat.member.role)
-        before = [a for a in self._job.actions_of(role.name) if not isinstance(a, Test)]
+        before = [a for a in self._job.actions_of(role.name) if isinstance(a, Deploy | Boot)]
         requests = [request for action in before for request in action.requests]
         if role.starts_after is None and not requests:
             return
@@ -249,7 +283,7 @@ class MemberRun:
     async def finish(self) -> None:
         """Close what is open, and leave the device as it was unless a person was to find it as it is."""
         try:
-            await _whole(self._close())
+            await whole(self._close())
         finally:
             self._note("closed")
             # Only now: what still ran there might have written on.
@@ -263,6 +297,7 @@ class MemberRun:
             if self.kept is None:
                 await self._clean_up()
                 await self._power_down()
+                self._report(await self._commands.undo())
         finally:
             await self._console.close()
 
@@ -291,29 +326,56 @@ class MemberRun:
     # --- getting ready -----------------------------------------------------------------------------------------
 
     async def _reach_shell(self) -> Shell:
-        device = self.seat.device
-        boot = self._boots[-1] if self._boots else None
-        timeout = (boot.timeout if boot else None) or self._job.timeouts.action or DEFAULT_BOOT_TIMEOUT
-        deadline = asyncio.get_running_loop().time() + timeout
-        if boot is not None and boot.reset:
-            await self._power_up(device)
+        deadline = self._boot_deadline()
+        await self._switch_on()
         connection = self._job.timeouts.connection
-        await self._log_in(deadline, booting=self._powered, silence=None if self._powered else connection)
+        silence = None if self._powered else connection
+        await self._log_in(deadline, self._prompts(), booting=self._powered, silence=silence)
         until = deadline if connection is None else min(deadline, asyncio.get_running_loop().time() + connection)
         return await self._start_shell(until)
 
-    async def _log_in(self, deadline: float, *, booting: bool, silence: float | None = None) -> None:
+    async def _boot_without_shell(self, first: Test) -> None:
+        """Switch the device on and wait for a prompt, if anybody has said which. What monitors watch for may come long
+        before the device file's prompts, so for them only the job's own count."""
+        boot = self._boots[-1] if self._boots else None
+        deadline = self._boot_deadline()
+        await self._switch_on()
+        own = boot is not None and (boot.prompts or boot.auto_login)
+        prompts = self._prompts() or (first.scripts[0].awaited if first.scripts else ())
+        if own or (first.scripts and prompts):
+            await self._log_in(deadline, prompts, booting=self._powered, believe=True)
+
+    def _boot_deadline(self) -> float:
+        boot = self._boots[-1] if self._boots else None
+        timeout = (boot.timeout if boot else None) or self._job.timeouts.action or DEFAULT_BOOT_TIMEOUT
+        return asyncio.get_running_loop().time() + timeout
+
+    async def _log_in(
+        self,
+        deadline: float,
+        prompts: Sequence[str],
+        *,
+        booting: bool,
+        silence: float | None = None,
+        believe: bool = False,
+    ) -> None:
         await console_login.login(
             self._console,
-            prompts=self._prompts(),
+            prompts=prompts,
             credentials=_credentials(self._auto_login()),
             deadline=deadline,
             booting=booting,
             silence=silence,
+            believe=believe,
         )
 
     async def _start_shell(self, deadline: float) -> Shell:
         return await console_shell.start(self._console, self.seat.device.lava_test_sh_cmd, deadline=deadline)
+
+    async def _switch_on(self) -> None:
+        if self._boots and self._boots[-1].reset and not self._booted:
+            await self._power_up(self.seat.device)
+        self._booted = True
 
     def _prompts(self) -> Sequence[str]:
         return (self._boots[-1].prompts if self._boots else ()) or self.seat.device.prompts
@@ -323,10 +385,11 @@ class MemberRun:
 
     async def _power_up(self, device: Device) -> None:
         """Reset a device whose file says how; one that can only be switched on is switched on."""
-        what = "hard_reset" if "hard_reset" in device.commands else "power_on"
-        if what in device.commands:
+        what = next((word for word in POWER_UP if word in device.commands), None)
+        if what is not None:
             self._note("power", what=what)
             self._powered = True
+            self._console.forget()
             await power.switch(device.name, what, device.commands[what])
 
     async def _power_down(self) -> None:
@@ -336,8 +399,13 @@ class MemberRun:
             try:
                 await power.switch(device.name, "power_off", device.commands["power_off"])
             except MultinodeError as error:
-                self.failure = self.failure or error
-                self._note("error", reason=str(error))
+                self._report(error)
+
+    def _report(self, error: MultinodeError | None) -> None:
+        """Tell what has gone wrong after all tests."""
+        if error is not None:
+            self.failure = self.failure or error
+            self._note("error", reason=str(error))
 
     async def _prepare(self, shell: Shell) -> None:
         """Put our scripts on the device."""
@@ -376,7 +444,10 @@ class MemberRun:
             self.seat.environment,
             {"LAVA_MULTI_NODE_CACHE": self._cache, "LAVA_JOB_ID": member.id},
         )
-        return {f"bin/{resources.SETTINGS}": Entry(settings), "environment": Entry(environment)}
+        files = {f"bin/{resources.SETTINGS}": Entry(settings), "environment": Entry(environment)}
+        if self._job.secrets:
+            files[hidden.FILE] = Entry(hidden.content(self._job.secrets), private=True)
+        return files
 
     async def _install(self, shell: Shell, files: Mapping[str, Entry], deadline: float, *, again: bool = False) -> None:
         size, delay = typed_size(files), self.seat.device.character_delay
@@ -432,9 +503,29 @@ class MemberRun:
     # --- testing -----------------------------------------------------------------------------------------------
 
     async def _test(self, stage: int, test: Test, index: int) -> None:
+        shell = await self._ready_shell() if test.definitions else None
         deadline = self._deadline(test.timeout)
         call_timeout = self._job.call_timeout(test, self.seat.member.role)
         await self._requester.make(test.requests, call_timeout)
+        if shell is None and not self._booted:
+            await self._boot_without_shell(test)
+        if test.scripts:
+            if self._shell is not None:
+                shell, self._shell = self._shell, None
+                await leave_shell(shell, test.scripts[0].prompts, LEAVING_TIMEOUT)
+            dialogue = Dialogue(self._console, self._requester, self._values, results=self.results, note=self._note)
+            try:
+                await dialogue.run(test, stage, call_timeout=call_timeout, deadline=deadline)
+            finally:
+                self._at_prompt = dialogue.at_prompt
+        elif shell is None:
+            await watch(self._console, test, stage, results=self.results, note=self._note, deadline=deadline)
+        else:
+            await self._test_in_shell(stage, test, index, deadline, call_timeout)
+
+    async def _test_in_shell(
+        self, stage: int, test: Test, index: int, deadline: float, call_timeout: float | None
+    ) -> None:
         test = replace(test, definitions=tuple(map(self._requester.filled_definition, test.definitions)))
         files = Overlay(
             stage,
@@ -507,13 +598,16 @@ class MemberRun:
             if planned.announced is not None:
                 self._shell = None  # whatever still runs there goes down
             elif shell.busy:
-                await _whole(self._stop(shell, session))
+                await whole(self._stop(shell, session))
             session.cancel()
 
     async def _go_on(self, planned: Reboots, announced: Announced, files: Mapping[str, Entry], deadline: float) -> None:
         """Wait for the device that reboots, and put there what it has lost and what is left to run."""
         shell, self._boot_id = await reboots.come_back(
-            self._console, announced, lambda until: self._log_in(until, booting=True), self._start_shell
+            self._console,
+            announced,
+            lambda until: self._log_in(until, self._prompts(), booting=True),
+            self._start_shell,
         )
         self._shell = shell
         planned.settle(done=True)
@@ -528,8 +622,7 @@ class MemberRun:
         """Record why the definitions of a test action that have not ended never will."""
         if planned.announced is not None:
             self.results.add(planned.announced.suite, reboots.CASE, "fail", reason=error.what)
-        self.results.abandon_run(error.what)
-        self.results.expect_runs(suites, error.what)
+        self.results.never_ended(suites, error.what)
         return error
 
     async def _stop(self, shell: Shell, session: TestSession) -> None:
@@ -546,41 +639,20 @@ class MemberRun:
     async def _clean_up(self) -> None:
         """Remove what was put on the device and end the loop that ran there, as far as the console still lets us."""
         shell = self._shell
-        if shell is None or shell.busy:
-            return
         deadline = asyncio.get_running_loop().time() + LEAVING_TIMEOUT
         with contextlib.suppress(MultinodeError):
+            if shell is None and self._installed and self._at_prompt:
+                shell = await console_shell.start(self._console, self.seat.device.lava_test_sh_cmd, deadline=deadline)
+            if shell is None or shell.busy:
+                return
             await shell.run(f"rm -rf {self._directory}", deadline=deadline, check=False)
             await shell.leave()
-
-
-async def _whole(work: Coroutine[Any, Any, None]) -> None:
-    """Do some work to its end though this task is cancelled meanwhile, and only then be cancelled.
-
-    An interrupt must leave neither a program behind nor a test on a board.
-    """
-    doing = asyncio.ensure_future(work)
-    cancelled = False
-    while not doing.done():
-        try:
-            await asyncio.shield(doing)
-        except asyncio.CancelledError:
-            cancelled = True
-    doing.result()
-    if cancelled:
-        raise asyncio.CancelledError
 
 
 def _credentials(auto_login: AutoLogin | None) -> console_login.Credentials | None:
     if auto_login is None:
         return None
-    return console_login.Credentials(
-        auto_login.login_prompt,
-        auto_login.username,
-        auto_login.password_prompt,
-        auto_login.password,
-        auto_login.commands,
-    )
+    return console_login.Credentials(*astuple(auto_login))
 
 
 def _for_shell(script: bytes, shell: str) -> bytes:

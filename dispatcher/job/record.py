@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from dispatcher.errors import OutputError
 from dispatcher.group.events import Member
+from dispatcher.job.hidden import Hide, hidden_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,13 @@ class Record:
 
     :param path: where they are written, one JSON object a line; None for nowhere.
     :param observers: told of each, in order.
+    :param hide: takes out of every text what is not to be told.
     :raises OutputError: the file cannot be made.
     :ivar failure: why the file does not hold all events. They are told to the observers all the same.
     """
 
-    def __init__(self, path: Path | None, *observers: Observer) -> None:
+    def __init__(self, path: Path | None, *observers: Observer, hide: Hide = str) -> None:
+        self.hide = hide
         self.failure: OutputError | None = None
         self._path = path
         self._observers = observers
@@ -59,6 +62,7 @@ class Record:
 
     def note(self, kind: str, member: Member | None = None, device: str | None = None, **data: Any) -> None:
         """Record that something happened now."""
+        data = hidden_in(data, self.hide)
         event = RunEvent(kind, time.monotonic() - self._began, datetime.now(UTC), member, device, data)
         if kind != "output":
             self._write(event)

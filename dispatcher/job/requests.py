@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -18,6 +18,7 @@ from dispatcher.errors import CallRefused, MultinodeError
 from dispatcher.framing.grammar import ID_LIMIT
 from dispatcher.group.needs import Kind
 from dispatcher.job import keys
+from dispatcher.job.calls import checked_id
 from dispatcher.job.testdef import Definition
 from dispatcher.job.yamlfile import DURATION_LIMIT, Node
 from dispatcher.wording import nearest, quoted
@@ -26,6 +27,9 @@ START: Final = "lava_start"
 """The message that members with a delayed start wait for, LAVA's."""
 
 _KINDS: Final = {"lava-wait": Kind.WAIT, "lava-wait-all": Kind.WAIT_ALL, "lava-sync": Kind.SYNC, "lava-send": None}
+CALLS: Final = ("lava-send", "lava-wait", "lava-wait-all", "lava-sync")
+"""What an interactive script may call, in the order in which LAVA looks for it."""
+
 _NAME = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:%-]{0,254}")
 
@@ -96,6 +100,40 @@ def _timeout(node: Node | None) -> float | None:
     return node.duration() if node.is_mapping else float(node.integer(1, DURATION_LIMIT))
 
 
+def check_template(call: str, words: Sequence[str], roles: Collection[str]) -> None:
+    """Check the words of a call in which ``{KEY}`` stands for what is not known yet, as far as it can be.
+
+    :param call: one of :data:`CALLS`.
+    :param roles: those of the job.
+    :raises CallRefused: they will not do; the reason.
+    """
+    request = request_of(call, [re.sub(r"\{[^{}]*\}", "x", word) for word in words], "")
+    role = next((word for word in words[1:] if call == "lava-wait-all" and "{" not in word), None)
+    if role is not None and request.role not in roles:
+        raise CallRefused(f"unknown role {quoted(request.role or '')}{nearest(request.role or '', roles)}")
+
+
+def request_of(call: str, words: Sequence[str], where: str) -> Request:
+    """The request that an interactive script makes, from its words as LAVA has them: ``ID``, then ``KEY=VALUE`` of a
+    send, ``role=ROLE`` of a wait-all.
+
+    :raises CallRefused: they will not do; the reason.
+    """
+    name, more = checked_id(words), words[1:]
+    role, message = None, {}
+    if call == "lava-send":
+        for word in more:
+            key, equals, value = word.partition("=")
+            if not key or not equals:
+                raise CallRefused(f"{word!r} is not key=value")
+            message[key] = value
+    elif call == "lava-wait-all" and len(more) == 1 and more[0].startswith("role="):
+        role = more[0].removeprefix("role=")
+    elif more:
+        raise CallRefused(f"it does not take {more[0]!r}{'; write role=ROLE' if call == 'lava-wait-all' else ''}")
+    return Request(_KINDS[call], name, role, message, None, where)
+
+
 @dataclass(slots=True)
 class Requester:
     """Makes one member's requests.
@@ -117,10 +155,14 @@ class Requester:
         :raises MultinodeError: one failed; ``where`` is its line in the job.
         """
         for request in requests:
-            try:
-                await self._make(request, timeout if request.timeout is None else request.timeout)
-            except CallRefused as error:
-                raise CallRefused(error.what, where=request.where) from None
+            await self.call(request, timeout)
+
+    async def call(self, request: Request, timeout: float | None) -> Mapping[str, Mapping[str, str]]:
+        """Make one request; the data that came, by member. Otherwise as :meth:`make`."""
+        try:
+            return await self._make(request, timeout if request.timeout is None else request.timeout)
+        except CallRefused as error:
+            raise CallRefused(error.what, where=request.where) from None
 
     async def start_after(self, role: str, timeout: float | None) -> None:
         """Wait until every member of a role has sent that others may start. :raises MultinodeError: they never will."""
@@ -130,7 +172,7 @@ class Requester:
         except CallRefused as error:
             raise CallRefused(f"{what}: {error.what}") from None
 
-    async def _make(self, request: Request, timeout: float | None) -> None:
+    async def _make(self, request: Request, timeout: float | None) -> Mapping[str, Mapping[str, str]]:
         message = {key: self.filled(value) for key, value in request.message.items()}
         name = "SEND" if request.kind is None else request.kind.name
         args = [request.message_id, *([request.role] if request.role else [])]
@@ -153,6 +195,7 @@ class Requester:
             raise
         waited = round(asyncio.get_running_loop().time() - began, 6)
         self.note("answered", name=name, args=args, request=0, waited=waited, data=data)
+        return data
 
     def _keep(self, request: Request, data: Mapping[str, Mapping[str, str]]) -> None:
         for key, value in request.message.items():

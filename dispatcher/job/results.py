@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from xml.etree import ElementTree
 
 import yaml
@@ -20,7 +20,7 @@ import yaml
 from dispatcher.errors import OutputError
 from dispatcher.group.events import Member
 from dispatcher.job.content import CASES, FIXUP
-from dispatcher.job.testdef import Definition
+from dispatcher.job.hidden import Hide
 
 JOB_SUITE: Final = "lava"
 UNKNOWN_SUITE: Final = "unknown"
@@ -45,12 +45,26 @@ class Case:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
+class Planned(Protocol):
+    """What a suite comes from; see :class:`~dispatcher.job.testdef.Definition` for the meaning."""
+
+    @property
+    def pattern(self) -> str | None: ...
+
+    @property
+    def fixup(self) -> Mapping[str, str] | None: ...
+
+    @property
+    def expected(self) -> tuple[str, ...] | None: ...
+
+
 class MemberResults:
     """The cases of one member, from the signals of its test shell.
 
     :param monotonic: a clock for durations, seconds.
     :param now: the time of day, for ``logged``.
     :param observe: told of each case.
+    :param hide: takes out of every text what is not to be told.
     """
 
     def __init__(
@@ -61,7 +75,9 @@ class MemberResults:
         monotonic: Callable[[], float],
         now: Callable[[], datetime],
         observe: Callable[[Case], None],
+        hide: Hide = str,
     ) -> None:
+        self._hide = hide
         self.cases: list[Case] = []
         self._member = member
         self._metadata = {"role": member.role, "device": device}
@@ -73,11 +89,11 @@ class MemberResults:
         self._began = 0.0
         self._case_began: dict[str, float] = {}
         self._ended: set[str] = set()
-        self._definitions: dict[str, Definition] = {}
+        self._definitions: dict[str, Planned] = {}
         self._patterns: dict[str, re.Pattern[str]] = {}
         self._set: str | None = None
 
-    def plan(self, definitions: Mapping[str, Definition]) -> None:
+    def plan(self, definitions: Mapping[str, Planned]) -> None:
         """Say what the next suites come from: what their results look like, and which cases they must have."""
         self._definitions.update(definitions)
         self._patterns.update(
@@ -109,13 +125,13 @@ class MemberResults:
         case = Case(
             job=self._member.id,
             suite=suite,
-            name=name,
+            name=self._hide(name),
             result=result,
             measurement=measurement,
-            unit=unit,
+            unit=self._hide(unit),
             duration=None if duration is None else round(duration, 3),
             logged=self._now(),
-            metadata=self._metadata | {key: value for key, value in more.items() if value},
+            metadata=self._metadata | {key: self._hide(value) for key, value in more.items() if value},
         )
         self.cases.append(case)
         self._observe(case)
@@ -167,6 +183,11 @@ class MemberResults:
             if suite not in self._ended:
                 self._end(suite, "fail", None, reason=reason)
 
+    def never_ended(self, suites: Iterable[str], reason: str) -> None:
+        """Those suites of a test action that have not ended never will."""
+        self.abandon_run(reason)
+        self.expect_runs(suites, reason)
+
     def _end(self, suite: str, result: str, duration: float | None, reason: str | None = None) -> None:
         self._ended.add(suite)
         self._set = None
@@ -192,9 +213,9 @@ class MemberResults:
         name, word = given.get("TEST_CASE_ID", ""), given.get("RESULT", "")
         if not name:
             return "it names no TEST_CASE_ID"
-        return self._take(name, word, given.get("MEASUREMENT"), given.get("UNITS", ""))
+        return self.take(name, word, given.get("MEASUREMENT"), given.get("UNITS", ""))
 
-    def _take(self, name: str, word: str, measured: str | None, unit: str) -> str | None:
+    def take(self, name: str, word: str, measured: str | None, unit: str) -> str | None:
         """Record a case as a test tells it. What is wrong with it, or None."""
         result = self._fixup().get(word, word)
         if result not in CASES:
@@ -247,7 +268,7 @@ class MemberResults:
         name = told.get("test_case_id", "").strip()
         if not name or " " in name:
             return f"its name {name!r} is not one word"
-        return self._take(name, told.get("result", ""), told.get("measurement"), told.get("units", ""))
+        return self.take(name, told.get("result", ""), told.get("measurement"), told.get("units", ""))
 
 
 # --- files -------------------------------------------------------------------------------------------------------

@@ -17,11 +17,13 @@ from dispatcher.group.events import Member
 from dispatcher.job.calls import Call
 from dispatcher.job.definition import Job
 from dispatcher.job.devices import Placement
+from dispatcher.job.hidden import hider
 from dispatcher.job.hosts import Hosts
 from dispatcher.job.meeting import Elsewhere, EmbeddedMeeting, Meeting, RemoteMeeting
-from dispatcher.job.member import Kept, MemberRun, Seat
+from dispatcher.job.member import MemberRun
 from dispatcher.job.record import Observer, Record
 from dispatcher.job.results import Case, write
+from dispatcher.job.seat import Kept, Seat
 from dispatcher.job.transports import new_transport
 
 PASSED, FAILED, BROKEN = 0, 1, 3
@@ -116,7 +118,7 @@ async def run(
         ) from None
     except OSError as error:
         raise OutputError(f"cannot make {options.output}: {error.strerror}") from None
-    record = Record(options.output / "events.jsonl", *observers)
+    record = Record(options.output / "events.jsonl", *observers, hide=hider(job.secrets.values()))
     nonce = secrets.token_hex(3)
     everybody = tuple(seat.member for seat in members)
     meeting = await _meet(job, nonce, everybody, options, record)
@@ -210,7 +212,7 @@ def _why_to_end(ended: Sequence[MemberRun], limit: float) -> str | None:
 def _outcome(runs: Sequence[MemberRun], members: Sequence[Member], record: Record) -> Outcome:
     cases = [case for run in runs for case in run.results.cases]
     failures = [failure for failure in (*(run.failure for run in runs), record.failure) if failure is not None]
-    errors = [str(failure) for failure in failures]
+    errors = [record.hide(str(failure)) for failure in failures]
     if any(failure.exit_status == BROKEN for failure in failures):
         status = BROKEN
     elif errors or any(case.result in {"fail", "unknown"} for case in cases):

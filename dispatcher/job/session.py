@@ -233,7 +233,7 @@ class TestSession:
         whole, newline, rest = data.rpartition(b"\n")
         if newline:
             whole, self._output = self._output + whole, b""
-            if lines := _shown(whole):
+            if lines := shown(whole):
                 self._note("output", lines=lines)
                 self._last_words = next((line for line in reversed(lines) if not is_ours(line)), self._last_words)
                 if self._results.reads_output and self._announced is None:
@@ -442,7 +442,7 @@ def is_ours(line: str) -> bool:
     return "<LAVA_" in line or "<MN2 " in line or line.startswith("+ ")
 
 
-def _shown(text: bytes) -> list[str]:
+def shown(text: bytes) -> list[str]:
     """The lines of some output that are not blank, as they are shown."""
     cut = (line[:OUTPUT_LINE_LIMIT].strip("\r") for line in lava.text(text).split("\n"))
     return [line if line.isprintable() else printable(line) for line in cut if line]

@@ -1,8 +1,8 @@
 """Test definitions: what runs on a device, and the files that go there with it.
 
-Three origins, as in LAVA. ``inline`` stands in the job. ``file`` is a YAML file beside the job; every file of its
-folder goes to the device. ``git`` is a repository; loading only notes it, :func:`resolve` clones and reads it, and
-the whole working tree goes to the device.
+Four origins, as in LAVA. ``inline`` stands in the job. ``file`` is a YAML file beside the job; every file of its
+folder goes to the device. ``git`` is a repository and ``url`` a tarball; loading only notes them, :func:`resolve` gets
+and reads them, and all that they hold goes to the device.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Final
 from dispatcher.console.install import Entry
 from dispatcher.errors import FileError
 from dispatcher.job import keys
+from dispatcher.job.archive import COMPRESSIONS, SCHEMES, download
 from dispatcher.job.content import Content, Repository, expected, parameters, read_content
 from dispatcher.job.origin import clone, read_folder
 from dispatcher.job.yamlfile import Node, Skipped, read
@@ -31,17 +32,19 @@ RESERVED_NAME: Final = "lava"
 GENERATED: Final = ("run.sh", "install.sh", "uuid")
 """What the test shell reads in a definition's directory, and what a definition may therefore not bring."""
 
-_ORIGINS = ("inline", "file", "git")
+_ORIGINS = ("inline", "file", "git", "url")
+_REMOTE = ("git", "url")
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
     """One test definition of a test action.
 
-    :ivar origin: ``inline``, ``file`` or ``git``.
+    :ivar origin: ``inline``, ``file``, ``git`` or ``url``.
     :ivar steps: shell code, one step each, in the order in which it runs.
     :ivar params: variables of the steps; the job's values have replaced those of the definition.
-    :ivar folder: what ``files`` were read from; None for ``inline``, and for ``git`` until it is resolved.
+    :ivar folder: what ``files`` were read from; None for ``inline``, and for ``git`` and
+        ``url`` until they are resolved.
     :ivar files: what goes to the device besides the steps, by path relative to the definition's directory.
     :ivar path: of the YAML file, relative to the job or the repository.
     :ivar metadata_name: the name that the definition gives itself, else ``name``.
@@ -77,7 +80,7 @@ class Definition:
     @property
     def resolved(self) -> bool:
         """Whether steps and files are known."""
-        return not self.repositories and (self.origin != "git" or self.folder is not None)
+        return not self.repositories and (self.origin not in _REMOTE or self.folder is not None)
 
 
 def load_definitions(node: Node, folder: Path) -> tuple[Definition, ...]:
@@ -102,7 +105,7 @@ def load_definitions(node: Node, folder: Path) -> tuple[Definition, ...]:
 
 def _load(entry: Node, folder: Path) -> Definition:
     found = entry.mapping(keys.DEFINITION)
-    name = _name(entry.need(found, "name"))
+    name = suite_name(entry.need(found, "name"), "a definition")
     origin = _origin(entry.need(found, "from"))
     if "lava-signal" in found:
         # For kmsg there is no need: what another writer tears apart on the console is sent again.
@@ -122,29 +125,32 @@ def _load(entry: Node, folder: Path) -> Definition:
         install=_skip_install(found),
         expected=expected(found),
     )
+    if origin != "url" and "compression" in found:
+        found["compression"].skip("'compression' in definitions is not used")
     if origin == "inline":
         _unwanted(found, origin, "branch", "revision")
         return _filled(draft, _content(entry.need(found, "repository"), draft), None, {})
     if origin == "file":
         _unwanted(found, origin, "repository", "branch", "revision")
         return _from_file(draft, entry, folder / entry.need(found, "path").line_of_text())
-    return _from_git(draft, entry, found, folder)
+    if origin == "url":
+        _unwanted(found, origin, "branch", "revision")
+    return _from_elsewhere(draft, entry, found, folder)
 
 
-def _name(node: Node) -> str:
+def suite_name(node: Node, what: str) -> str:
+    """The name of something whose results are a suite; ``what`` it is, for messages."""
     name = node.string()
     if not NAME.fullmatch(name):
-        what = f"a definition cannot be named {quoted(name)}"
-        raise node.error(what, "use at most 100 letters, digits, dots, dashes and underscores")
+        use = "use at most 100 letters, digits, dots, dashes and underscores"
+        raise node.error(f"{what} cannot be named {quoted(name)}", use)
     if name == RESERVED_NAME:
-        raise node.error(f"the definition name {quoted(name)} is reserved")
+        raise node.error(f"the name {quoted(name)} is reserved")
     return name
 
 
 def _origin(node: Node) -> str:
     origin = node.string()
-    if origin == "url":
-        raise node.error("'from: url' is not supported", f"supported are {', '.join(_ORIGINS)}")
     if origin not in _ORIGINS:
         raise node.error(f"unknown origin {quoted(origin)}{nearest(origin, _ORIGINS)}")
     return origin
@@ -197,14 +203,27 @@ def _from_file(draft: Definition, entry: Node, path: Path) -> Definition:
     return _filled(draft, content, path.parent, read_folder(path.parent, draft.where))
 
 
-def _from_git(draft: Definition, entry: Node, found: Mapping[str, Node], folder: Path) -> Definition:
+def _from_elsewhere(draft: Definition, entry: Node, found: Mapping[str, Node], folder: Path) -> Definition:
     path = entry.need(found, "path")
     if PurePosixPath(draft.path).is_absolute() or ".." in PurePosixPath(draft.path).parts:
         raise path.error("'path' must stay within the repository")
     repository = entry.need(found, "repository").line_of_text()
+    if draft.origin == "url":
+        _check_url(found["repository"], found.get("compression"))
+        return dataclasses.replace(draft, repository=repository)
     repository = _located(repository, folder)
     branch, revision = _revision(found.get("branch")), _revision(found.get("revision"))
     return dataclasses.replace(draft, repository=repository, branch=branch, revision=revision)
+
+
+def _check_url(url: Node, compression: Node | None) -> None:
+    scheme = url.string().partition(":")[0].lower()
+    if scheme not in SCHEMES:
+        what = f"{url.name} of a definition 'from: url' is the URL of a tarball, not {quoted(url.string())}"
+        raise url.error(what, f"it starts with one of {', '.join(f'{known}:' for known in SCHEMES)}")
+    if compression is not None and compression.string() not in COMPRESSIONS:
+        what = f"an archive with the compression {quoted(compression.string())} cannot be unpacked here"
+        raise compression.error(what, f"pack it with one of {', '.join(COMPRESSIONS)}, or use 'from: git'")
 
 
 def _located(repository: str, folder: Path) -> str:
@@ -224,20 +243,23 @@ def _revision(node: Node | None) -> str | None:
 
 
 def resolve(definition: Definition, workdir: Path, skipped: Skipped) -> Definition:
-    """The same definition with its steps and files known: clones what comes from git, returns others as they are.
+    """The same definition with its steps and files known: gets what comes from elsewhere, returns others as they are.
 
-    :param workdir: an existing folder for the clone; the caller removes it, after the last use of the result.
-    :param skipped: collects what of a cloned definition is not used.
-    :raises FileError: git is missing or failed, or what was cloned is no good test definition.
+    :param workdir: an existing folder for what is got; the caller removes it, after the last use of the result.
+    :param skipped: collects what of such a definition is not used.
+    :raises FileError: git or a download failed, or what was got is no good test definition.
     """
-    if definition.origin == "git" and definition.folder is None:
+    if definition.origin in _REMOTE and definition.folder is None:
         definition = _resolve_origin(definition, workdir, skipped)
     return _with_repositories(definition, workdir) if definition.repositories else definition
 
 
 def _resolve_origin(definition: Definition, workdir: Path, skipped: Skipped) -> Definition:
     assert definition.repository is not None  # noqa: S101 - load() has seen to it
-    folder = clone(definition.repository, definition.branch, definition.revision, workdir, definition.where)
+    if definition.origin == "url":
+        folder = download(definition.repository, workdir, definition.where)
+    else:
+        folder = clone(definition.repository, definition.branch, definition.revision, workdir, definition.where)
     path = folder / definition.path
     if not path.resolve().is_relative_to(folder.resolve()):
         raise FileError(f"{quoted(definition.path)} leads out of the repository", where=definition.where)

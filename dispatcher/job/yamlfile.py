@@ -223,10 +223,12 @@ class Node:
 
     # --- mappings ------------------------------------------------------------------------------------------
 
-    def items(self) -> list[tuple[Node, Node]]:
+    def items(self, *, empty: bool = False) -> list[tuple[Node, Node]]:
         """Keys and values in the file's order, ``<<`` merged in.
 
         Of a key that stands twice the last holds, as in LAVA, and that is told; see ``unique_keys`` of :func:`read`.
+
+        :param empty: whether a key may be the empty text, in quotes.
         """
         if not isinstance(self._node, yaml.MappingNode):
             raise self._wrong("a mapping (key: value)")
@@ -240,7 +242,7 @@ class Node:
                 self._merge(self._value(value, "<<", line), merged)
                 continue
             key = Node(key_node, self._source, "a key", line)
-            word = key.word()
+            word = key.word(empty=empty)
             if word in own:
                 self._stands_twice(key, word, own[word][0].line)
             own[word] = key, self._value(value, word, line)
@@ -251,9 +253,9 @@ class Node:
             raise key.error(f"key {quoted(word)} stands twice: in line {before} and in line {key.line}")
         key.skip(f"key {quoted(word)} stands twice: the one in line {before} is not used")
 
-    def word(self) -> str:
+    def word(self, *, empty: bool = False) -> str:
         """The text of a key: any scalar as it stands in the file, so that ``on`` and ``012`` may be names."""
-        if not isinstance(self._node, yaml.ScalarNode) or not self._node.value:
+        if not isinstance(self._node, yaml.ScalarNode) or not (self._node.value or (empty and not self.is_null)):
             raise self.error("a key must be a word", "quote a key that starts with a special character")
         text: str = self._node.value
         return text

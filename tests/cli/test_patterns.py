@@ -27,6 +27,12 @@ PATTERNS: dict[str, dict[str, str]] = {
         "2 0_tester tests": "skip",
         "2 0_tester told-the-status": "pass",
     },
+    "self-test": {
+        "1 0_loader start": "pass",
+        "1 1_self-test memory": "pass",
+        "1 1_self-test clock": "pass",
+        "2 0_server started": "pass",
+    },
     "public-key": {"1 0_server key-of-2": "pass", "1 0_server key-of-3": "pass"},
 }
 

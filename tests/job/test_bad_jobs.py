@@ -381,22 +381,15 @@ BAD: list[tuple[str, Edits, int, str, str | None]] = [
         "action two",
         {15: "  test:"},
         12,
-        "an action must be one of boot, deploy and test, not boot and test",
+        "an action must be one of boot, command, deploy and test, not boot and test",
         "start each with a dash",
     ),
     (
         "action empty",
         {12: "- {}\n- boot:"},
         12,
-        "an action must be one of boot, deploy and test, not nothing",
+        "an action must be one of boot, command, deploy and test, not nothing",
         "start each with a dash",
-    ),
-    (
-        "action command",
-        {12: "- command: {name: x, role: server}\n- boot:"},
-        12,
-        "'command' is not supported in actions",
-        "put the command into the device file, or into a test step",
     ),
     (
         "request",
@@ -434,25 +427,12 @@ BAD: list[tuple[str, Edits, int, str, str | None]] = [
         None,
     ),
     (
-        "interactive",
-        {16: "    role: server\n    interactive: []"},
-        17,
-        "'interactive' is not supported in test",
-        "write the commands as steps of a test definition",
-    ),
-    (
         "docker",
         {16: "    role: server\n    docker: {image: x}"},
         17,
         "'docker' is not supported in test",
-        "tests run in the shell of the device's console",
-    ),
-    (
-        "monitors",
-        {16: "    role: server\n    monitors: []"},
-        17,
-        "'monitors' is not supported in test",
-        "record results with lava-test-case in a test definition",
+        "no container is started for a test; "
+        "give the role a device whose console is one: {command: docker run -it IMAGE sh}",
     ),
     ("boot key", {14: "    prompt: x"}, 14, "unknown key 'prompt'; did you mean 'prompts'?", None),
     (
@@ -467,7 +447,7 @@ BAD: list[tuple[str, Edits, int, str, str | None]] = [
         {14: "    prompts: ['.*']"},
         14,
         "'prompts': '.*' matches before anything is printed",
-        "name some text that the prompt always shows",
+        "name some text that must be there",
     ),
     ("prompt empty", {14: "    prompts: []"}, 14, "'prompts' is empty", None),
     (
@@ -496,7 +476,7 @@ BAD: list[tuple[str, Edits, int, str, str | None]] = [
         {14: "    namespace: a", 16: "    role: server\n    namespace: b"},
         17,
         "role 'server' is in namespace 'b', and before in 'a'",
-        "one namespace a role is supported: a member is one console",
+        "a member is one console, and its namespace one system; make the other a role with a device of its own",
     ),
     (
         "nul",

@@ -147,7 +147,7 @@ BAD = [
         entry(CONSOLE, "    prompts: 'a*'"),
         5,
         "'prompts': 'a*' matches before anything is printed",
-        "name some text that the prompt always shows",
+        "name some text that must be there",
     ),
     (
         entry(CONSOLE, "    character_delay: -1"),

@@ -27,7 +27,7 @@ BAD: list[tuple[str, Edits, int, str, str | None]] = [
         "no definitions",
         {6: None, 7: None, 8: None, 9: None, 10: None, 11: None},
         4,
-        "'test' needs the key 'definitions'",
+        "'test' needs one of the keys 'definitions', 'monitors', 'interactive'",
         None,
     ),
     (
@@ -45,7 +45,7 @@ BAD: list[tuple[str, Edits, int, str, str | None]] = [
         "a definition cannot be named 'my test'",
         "use at most 100 letters, digits, dots, dashes and underscores",
     ),
-    ("lava name", {8: "      name: lava"}, 8, "the definition name 'lava' is reserved", None),
+    ("lava name", {8: "      name: lava"}, 8, "the name 'lava' is reserved", None),
     (
         "name nl",
         {8: '      name: "a\\n"'},
@@ -61,7 +61,7 @@ BAD: list[tuple[str, Edits, int, str, str | None]] = [
         "names need to be unique within a test action",
     ),
     ("no from", {7: "    -"}, 8, "a definition needs the key 'from'", None),
-    ("from url", {7: "    - from: url"}, 7, "'from: url' is not supported", "supported are inline, file, git"),
+    ("from url", {7: "    - from: url"}, 7, "a definition needs the key 'path'", None),
     ("from gti", {7: "    - from: gti"}, 7, "unknown origin 'gti'; did you mean 'git'?", None),
     ("no repository", {9: None, 10: None, 11: None}, 7, "a definition needs the key 'repository'", None),
     (

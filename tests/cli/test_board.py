@@ -33,8 +33,10 @@ class Board:
         tty.setraw(line)
         self._line = line  # kept open, as a UART is
         self.path = os.ttyname(line)
-        for source, sink in ((self._host_end, self._shell), (self._shell, self._host_end)):
-            threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+        ways = (self._host_end, self._shell), (self._shell, self._host_end)
+        self._pumps = [threading.Thread(target=self._pump, args=way, daemon=True) for way in ways]
+        for pump in self._pumps:
+            pump.start()
 
     @staticmethod
     def _pump(source: int, sink: int) -> None:
@@ -65,6 +67,7 @@ class Board:
         os.killpg(os.tcgetpgrp(self._shell), signal.SIGKILL)  # a test that did not end, else the shell itself
         os.kill(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)
+        self._pumps[1].join(PATIENCE)  # the terminal ends with the last of its processes
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import secrets
 import shutil
 import time
 import uuid
@@ -15,27 +14,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dispatcher import resources
 from dispatcher.console import login as console_login
 from dispatcher.console import power
 from dispatcher.console import shell as console_shell
 from dispatcher.console.connection import Console
 from dispatcher.console.door import Door
-from dispatcher.console.install import Entry, install, typed_size
-from dispatcher.console.place import find_directory, link_shipped
+from dispatcher.console.install import Entry
 from dispatcher.console.reboot import RebootWatch
 from dispatcher.console.shell import Shell
 from dispatcher.console.transcript import Transcript
 from dispatcher.coordinator.client import GroupClient
 from dispatcher.errors import ConsoleError, ConsoleTimeout, JobEnded, MultinodeError
 from dispatcher.group.events import Member
-from dispatcher.job import hidden, overlay, reboots
+from dispatcher.job import overlay, reboots
 from dispatcher.job.calls import Call
 from dispatcher.job.commands import POWER, POWER_UP, Commands, course
-from dispatcher.job.definition import DEFAULT_SHELL, AutoLogin, Boot, Deploy, HostCommand, Job, Test
-from dispatcher.job.devices import DEFAULT_RESULTS_DIR, OTHER_RESULTS_DIRS, Device
+from dispatcher.job.definition import AutoLogin, Boot, Deploy, HostCommand, Job, Test
+from dispatcher.job.devices import Device
 from dispatcher.job.dialogue import Dialogue, leave_shell
 from dispatcher.job.hosts import Hosts
+from dispatcher.job.kit import Kit
 from dispatcher.job.overlay import Overlay
 from dispatcher.job.reboots import Announced, Reboots
 from dispatcher.job.record import Record
@@ -52,12 +50,6 @@ DEFAULT_BOOT_TIMEOUT = 300.0
 
 STOP_TIMEOUT = 10.0
 """Seconds that a test which is stopped may take to end; then it is left as it is."""
-
-QUIETLY_TYPED = 5.0
-"""Seconds of typing at a slow device that need not be told."""
-
-LATENESS = 0.001
-"""Seconds by which the pause after a character is longer than asked: timers count milliseconds, and none is early."""
 
 LEAVING_TIMEOUT = 5.0
 """Seconds that a device may take to clean up after its tests; then it is left as it is."""
@@ -94,8 +86,6 @@ class MemberRun:
         self._calls = calls
         self._record = record
         self._hosts = hosts
-        self._nonce = nonce
-        self._directory = self._own_directory(seat.device.results_dir)
         self._requests = itertools.count(1)
         self.results = MemberResults(
             seat.member,
@@ -110,6 +100,7 @@ class MemberRun:
         self._transport = seat.transport
         self._console = self._new_console()
         self._tests = [a for a in job.actions if isinstance(a, Test) and seat.member.role in a.roles]
+        self._kit = Kit(seat, job.secrets, self._tests, calls, nonce, self._note)
         self._early, self._boots, self._course = course(job.actions_of(seat.member.role))
         self._commands = Commands(seat.device, self._note)
         self._requester = Requester(client, self._request, self._note)
@@ -249,7 +240,7 @@ class MemberRun:
     async def _has_its_files(self, shell: Shell) -> bool:
         """Whether what was put on the device is still there: a script may have started another system."""
         deadline = asyncio.get_running_loop().time() + DEFAULT_BOOT_TIMEOUT
-        return (await shell.run(f"[ -e {self._directory}/environment ]", deadline=deadline, check=False)).status == 0
+        return await self._kit.is_there(shell, deadline)
 
     async def _join(self) -> None:
         if not self._joined:
@@ -288,7 +279,7 @@ class MemberRun:
             self._note("closed")
             # Only now: what still ran there might have written on.
             if self._directory_is_here and self.kept is None:
-                shutil.rmtree(self._directory, ignore_errors=True)
+                shutil.rmtree(self._kit.directory, ignore_errors=True)
 
     async def _close(self) -> None:
         try:
@@ -314,7 +305,7 @@ class MemberRun:
         if self._shell is not None and not self._shell.busy:
             with contextlib.suppress(MultinodeError):
                 await self._shell.leave()
-        directory = None if self._shell is None else self._directory
+        directory = None if self._shell is None else self._kit.directory
         self.kept = Kept(self.seat.member, self.seat.device.name, access or "", directory, access is None)
         if access is not None:
             await self.finish()
@@ -409,92 +400,14 @@ class MemberRun:
 
     async def _prepare(self, shell: Shell) -> None:
         """Put our scripts on the device."""
-        deadline = self._deadline(self._tests[0].timeout if self._tests else None)
-        if self.seat.device.results_dir == DEFAULT_RESULTS_DIR:
-            await self._find_directory(shell, deadline)
-        await self._install(shell, await self._script_files(shell, deadline), deadline)
-        self._boot_id = await reboots.boot_id_of(shell, deadline)
-        self._directory_is_here = self._hosts.is_here(self._boot_id)
+        await self._kit.put_scripts(shell, self._deadline(self._tests[0].timeout if self._tests else None))
+        self._directory_is_here = self._hosts.is_here(self._kit.boot_id)
 
     async def _introduce(self, shell: Shell) -> None:
         """Tell the scripts on the device what they must know of it and of the group, which is complete now."""
         deadline = self._deadline(self._tests[0].timeout if self._tests else None)
-        shared = await self._hosts.shared(self.seat.member.id, self._boot_id)
-        elsewhere = self.seat.device.results_dir == DEFAULT_RESULTS_DIR and self._directory != self._own_directory(
-            DEFAULT_RESULTS_DIR
-        )
-        self._cache = f"{self._directory}/lava_multi_node_cache.txt" if shared or elsewhere else overlay.DEFAULT_CACHE
-        await self._install(shell, await self._setting_files(shell, deadline), deadline)
-        self._note("installed", directory=self._directory, cache=self._cache)
-
-    async def _setting_files(self, shell: Shell, deadline: float) -> dict[str, Entry]:
-        device, member = self.seat.device, self.seat.member
-        console = await shell.run("R=$(tty)||R=$(readlink /proc/self/fd/0)||R=", deadline=deadline, check=False)
-        settings = overlay.settings(
-            job_id=member.id,
-            role=member.role,
-            group=[(m.id, m.role) for m in self._members],
-            console=console.value if console.value.startswith("/") else "",
-            cache=self._cache,
-            test_shell=device.lava_test_sh_cmd,
-            nonce=secrets.token_hex(2),
-        )
-        environment = overlay.environment(
-            device.environment,
-            self.seat.environment,
-            {"LAVA_MULTI_NODE_CACHE": self._cache, "LAVA_JOB_ID": member.id},
-        )
-        files = {f"bin/{resources.SETTINGS}": Entry(settings), "environment": Entry(environment)}
-        if self._job.secrets:
-            files[hidden.FILE] = Entry(hidden.content(self._job.secrets), private=True)
-        return files
-
-    async def _install(self, shell: Shell, files: Mapping[str, Entry], deadline: float, *, again: bool = False) -> None:
-        size, delay = typed_size(files), self.seat.device.character_delay
-        seconds = size * (delay + LATENESS)
-        if delay and seconds > QUIETLY_TYPED:
-            self._note("installing", files=len(files), bytes=size, seconds=round(seconds))
-        await install(shell, self._directory, files, deadline=deadline, again=again)
-
-    def _own_directory(self, results_dir: str) -> str:
-        return f"{results_dir.replace('%s', self.seat.member.id)}-{self._nonce}"
-
-    async def _find_directory(self, shell: Shell, deadline: float) -> None:
-        """Go elsewhere where the usual place will not do; if no place does, whoever writes there is told why."""
-        candidates = [self._own_directory(each) for each in (DEFAULT_RESULTS_DIR, *OTHER_RESULTS_DIRS)]
-        interpreter = self.seat.device.lava_test_sh_cmd
-        self._directory = (await find_directory(shell, candidates, interpreter, deadline=deadline)) or self._directory
-
-    async def _script_files(self, shell: Shell, deadline: float) -> dict[str, Entry]:
-        interpreter = self.seat.device.lava_test_sh_cmd
-        return {
-            f"bin/{name}": Entry(_for_shell(content, interpreter), executable=name != resources.LIBRARY)
-            for name, content in (await self._missing_scripts(shell, deadline)).items()
-        }
-
-    async def _missing_scripts(self, shell: Shell, deadline: float) -> dict[str, bytes]:
-        """The scripts that have to be sent: those of ours that the device's image has brought are linked instead."""
-        scripts = self._scripts()
-        ours = {name for name, content in resources.target_scripts().items() if scripts.get(name) == content}
-        if self.seat.device.lava_test_sh_cmd != DEFAULT_SHELL or not await link_shipped(
-            shell,
-            f"{self._directory}/bin",
-            ours,
-            resources.version(),
-            ("lava-self", resources.VERSION),
-            deadline=deadline,
-        ):
-            return scripts
-        self._note("shipped", scripts=len(ours))
-        return {name: content for name, content in scripts.items() if name not in ours}
-
-    def _scripts(self) -> dict[str, bytes]:
-        known = resources.target_scripts()
-        wanted = resources.ALWAYS | overlay.named(self._tests, known)
-        scripts = {name: content for name, content in known.items() if name in wanted}
-        for call in self._calls.values():
-            scripts.update(call.SCRIPTS)
-        return scripts
+        shared = await self._hosts.shared(self.seat.member.id, self._kit.boot_id)
+        await self._kit.introduce(shell, self._members, deadline, shared=shared)
 
     def _deadline(self, timeout: float | None) -> float:
         timeout = timeout or self._job.timeouts.action or self._job.timeouts.job
@@ -530,13 +443,13 @@ class MemberRun:
         files = Overlay(
             stage,
             test,
-            directory=self._directory,
+            directory=self._kit.directory,
             first_index=index,
             uuid_for=lambda _name: f"{self.seat.member.id}_{uuid.uuid4().hex}",
-            cache=self._cache,
+            cache=self._kit.cache,
         )
         suites = list(files.definitions)
-        await self._install(self._open_shell(), files.files(), deadline)
+        await self._kit.put(self._open_shell(), files.files(), deadline)
         self.results.plan(files.definitions)
         planned = self._reboots(files, deadline)
         self._note("testing", suites=suites)
@@ -588,9 +501,10 @@ class MemberRun:
             timeout=call_timeout,
             planned=planned,
         )
-        runner = f"exec {self._directory}/bin/lava-test-runner {self._directory}/{folder}"
+        directory = self._kit.directory
+        runner = f"exec {directory}/bin/lava-test-runner {directory}/{folder}"
         try:
-            announced = await session.follow(shell.run_test(f". {self._directory}/environment;{runner}", session.hear))
+            announced = await session.follow(shell.run_test(f". {directory}/environment;{runner}", session.hear))
             if announced is None:
                 await session.finish(suites)
             return announced
@@ -603,7 +517,7 @@ class MemberRun:
 
     async def _go_on(self, planned: Reboots, announced: Announced, files: Mapping[str, Entry], deadline: float) -> None:
         """Wait for the device that reboots, and put there what it has lost and what is left to run."""
-        shell, self._boot_id = await reboots.come_back(
+        shell, self._kit.boot_id = await reboots.come_back(
             self._console,
             announced,
             lambda until: self._log_in(until, self._prompts(), booting=True),
@@ -614,8 +528,7 @@ class MemberRun:
         duration = asyncio.get_running_loop().time() - announced.began
         self._note("rebooted", after=round(duration, 1))
         self.results.add(announced.suite, reboots.CASE, "pass", duration=duration)
-        scripts, settings = await self._script_files(shell, deadline), await self._setting_files(shell, deadline)
-        await self._install(shell, {**scripts, **settings, **files}, deadline, again=True)
+        await self._kit.put_again(shell, self._members, files, deadline)
         self.results.resume_run(announced.suite)
 
     def _unfinished(self, suites: list[str], planned: Reboots, error: MultinodeError) -> MultinodeError:
@@ -645,7 +558,7 @@ class MemberRun:
                 shell = await console_shell.start(self._console, self.seat.device.lava_test_sh_cmd, deadline=deadline)
             if shell is None or shell.busy:
                 return
-            await shell.run(f"rm -rf {self._directory}", deadline=deadline, check=False)
+            await shell.run(f"rm -rf {self._kit.directory}", deadline=deadline, check=False)
             await shell.leave()
 
 
@@ -653,9 +566,3 @@ def _credentials(auto_login: AutoLogin | None) -> console_login.Credentials | No
     if auto_login is None:
         return None
     return console_login.Credentials(*astuple(auto_login))
-
-
-def _for_shell(script: bytes, shell: str) -> bytes:
-    """A script whose first line names the device's shell, as LAVA's overlay does."""
-    first, newline, rest = script.partition(b"\n")
-    return b"#!" + shell.encode() + newline + rest if first == b"#!/bin/sh" else script

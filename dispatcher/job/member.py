@@ -197,6 +197,7 @@ class MemberRun:
                 await self.finish()
 
     async def _run(self) -> None:
+        await self._client.come(self._request())
         await self._before_opening()
         self._note("opening")
         self._console.open()

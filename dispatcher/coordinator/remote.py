@@ -47,6 +47,10 @@ POLL: Final = 1.0
 """Seconds between two polls of a coordinator that holds nobody."""
 
 
+_STAYING: Final[set[asyncio.Task[None]]] = set()
+"""What stays, as an event loop alone does not keep a task alive."""
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where a coordinator listens. ``str()`` is ``HOST:PORT``."""
@@ -236,6 +240,8 @@ class RemoteClient:
     def _stay_from_now_on(self, reply: wire.Reply) -> None:
         if self._staying is None and self._join is not None and reply.ours and reply.response != "nack":
             self._staying = asyncio.get_running_loop().create_task(self._stay())
+            _STAYING.add(self._staying)
+            self._staying.add_done_callback(_STAYING.discard)
 
     def _stay_no_more(self) -> None:
         if self._staying is not None:

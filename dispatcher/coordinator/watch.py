@@ -22,6 +22,9 @@ SILENCE: Final = 450.0
 """Seconds that one may take from which nothing is heard: a client of ours that bears the same silence gives up first,
 after its patience, a held call and an attempt to connect that runs into nothing."""
 
+LATENESS: Final = 5.0
+"""Seconds by which we may be late to give somebody up; by more, we have been stopped ourselves, and heard nobody."""
+
 GONE: Final = "its dispatcher has gone"
 
 Observer = Callable[[str, Notice], None]
@@ -78,7 +81,7 @@ class Watch:
 
     def lose(self, post: Post, *, silent: bool) -> None:
         """A connection has ended, closed by its dispatcher's side or in silence."""
-        if self._posts.get((post.group, post.member.id)) is not post:
+        if self._posts.get((post.group, post.member.id)) is not post or post.since is not None:
             return
         now = asyncio.get_running_loop().time()
         post.since = now
@@ -108,6 +111,11 @@ class Watch:
         post.end(reason)
 
     def _give_up(self, post: Post) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._absence is not None and post.until is not None and now - post.until > LATENESS:
+            post.until = now + self._absence
+            self._closed.enter(post)
+            return
         self.forget(post.group, [post.member.id])
         self._gone(post.group, post.member.id)
 

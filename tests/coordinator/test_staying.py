@@ -141,6 +141,25 @@ def test_stock_members_are_never_missed() -> None:
     in_time(scenario)
 
 
+def test_a_coordinator_that_was_stopped_itself_gives_nobody_up_before_it_has_listened_again() -> None:
+    async def scenario(time: Time) -> None:
+        async with serving() as lab:
+            _one, two = await pair(lab)
+            die(two)
+            await until(lambda: lab.hall.watch.count_absent() == 1)
+            time.pass_(10 * ABSENCE)
+            again = await stay(lab, "2", "j2")
+            await until(lambda: lab.hall.watch.count_absent() == 0)
+            again.writer.close()
+            await until(lambda: lab.hall.watch.count_absent() == 1)
+            time.pass_(10 * ABSENCE)
+            await lab.ask(request="status")
+            time.pass_(ABSENCE)
+            await until(lambda: lab.hall.rooms["g"].group.presence("2") is Presence.LEFT)
+
+    in_time(scenario)
+
+
 # --- a connection is lost, but nobody died -----------------------------------------------------------------------
 
 

@@ -164,6 +164,7 @@ class Server:
         if len(self.connections) < self.limits.connections:
             return True
         self.counters.turned_away += 1
+        self.desk.hall.watch.miss()
         oldest = self.asking.oldest() or self.reading.oldest()
         if oldest is not None:
             oldest.abort()

@@ -7,6 +7,7 @@ only members that have stayed in its own life; LAVA's clients never stay, and ar
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -63,6 +64,7 @@ class Watch:
         self._gone = gone
         self._observe = observe
         self._posts: dict[tuple[str, str], Post] = {}
+        self._deaf = -math.inf
         self._closed: Phase[Post] = Phase(absence or 0.0, self._give_up)
         self._silent: Phase[Post] = Phase(max(absence or 0.0, SILENCE), self._give_up)
 
@@ -110,9 +112,15 @@ class Watch:
         self._silent.leave(post)
         post.end(reason)
 
+    def miss(self) -> None:
+        """Somebody was not listened to, who may have wanted to stay again; nobody is given up soon after that."""
+        self._deaf = asyncio.get_running_loop().time()
+
     def _give_up(self, post: Post) -> None:
         now = asyncio.get_running_loop().time()
-        if self._absence is not None and post.until is not None and now - post.until > LATENESS:
+        if self._absence is None or post.until is None:
+            return
+        if now - post.until > LATENESS or now - self._deaf < self._absence:
             post.until = now + self._absence
             self._closed.enter(post)
             return

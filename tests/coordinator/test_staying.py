@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from pathlib import Path
 
 import pytest
 from coordinator_lab import Lab, in_lab, serving, until
+from pki_harness import Pki
 from stay_lab import Time, begin, in_time, line, stay
 
 from dispatcher.coordinator import keepalive, wire
+from dispatcher.coordinator.access import client_tls, server_tls
 from dispatcher.coordinator.desk import Desk
 from dispatcher.coordinator.hall import Hall
 from dispatcher.coordinator.journal.memory import MemoryJournal
@@ -98,6 +101,22 @@ def test_one_that_is_started_again_is_told_how_long_it_has_to_wait_and_then_join
                 await two.send("s", "m", [])
 
     in_time(scenario)
+
+
+def test_with_tls_too(tmp_path: Path) -> None:
+    pki = Pki(tmp_path)
+
+    async def scenario(lab: Lab) -> None:
+        port = await lab.server.start("127.0.0.1", 0, ssl=server_tls(pki.server, pki.key("server")))
+        place = Place("g", SERVER, 1)
+        one = RemoteClient(Address("localhost", port), place, ssl=client_tls(pki.ca))
+        await one.join("j1")
+        await until(lambda: lab.counters.staying == 1)
+        die(one)
+        await until(lambda: lab.hall.watch.count_absent() == 1)
+        assert "closed its connection, and is given up in 30 s" in told(lab, "absent")[0]
+
+    in_lab(scenario)
 
 
 def test_a_group_whose_dispatchers_have_all_died_ends() -> None:
@@ -448,6 +467,26 @@ def test_who_stays_leaves_room_for_others_and_who_finds_none_is_not_missed() -> 
             time.pass_(SILENCE)
             await one.send("s", "m", [])
             assert told(lab, "absent") == []
+
+    in_time(scenario)
+
+
+def test_nobody_is_given_up_while_some_are_turned_away() -> None:
+    async def scenario(time: Time) -> None:
+        async with serving(limits=Limits(connections=4)) as lab:
+            one, two = await pair(lab)
+            die(two)
+            await until(lambda: lab.hall.watch.count_absent() == 1)
+            time.pass_(ABSENCE - 1)
+            waiting = [asyncio.ensure_future(one.wait(f"w{n}", Kind.WAIT, "m", None, timeout=None)) for n in range(3)]
+            await until(lambda: lab.counters.held == 3)
+            assert await lab.raw(b"") == b""
+            time.pass_(1)
+            assert await lab.raw(b"") == b""
+            assert lab.hall.rooms["g"].group.presence("2") is Presence.HERE
+            time.pass_(ABSENCE)
+            for failed in await asyncio.gather(*waiting, return_exceptions=True):
+                assert "2 (client): its dispatcher has gone" in str(failed)
 
     in_time(scenario)
 

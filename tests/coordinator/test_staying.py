@@ -207,7 +207,7 @@ def test_a_coordinator_that_is_stopped_and_started_again_misses_nobody() -> None
         async with serving(journal) as lab:
             one, two = await pair(lab)
             lab.hall.watch.lose(lab.hall.watch._posts["g", "2"], silent=False)
-        time.pass_(ABSENCE)
+            time.pass_(ABSENCE)
         again = Lab(journal, None, None)
         await again.server.start("127.0.0.1", lab.port)
         for _ in range(2):

@@ -83,7 +83,7 @@ class Watch:
 
     def lose(self, post: Post, *, silent: bool) -> None:
         """A connection has ended, closed by its dispatcher's side or in silence."""
-        if self._posts.get((post.group, post.member.id)) is not post or post.since is not None:
+        if self._posts.get((post.group, post.member.id)) is not post:
             return
         now = asyncio.get_running_loop().time()
         post.since = now

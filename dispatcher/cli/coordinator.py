@@ -81,6 +81,7 @@ async def serve(settings: Settings, journal: Journal, tokens: Tokens | None, tls
         journal,
         members_limit=settings.members,
         grace=settings.stuck_grace,
+        absence=settings.absence,
         expiry=settings.expiry,
         observe=logs.tell,
     )

@@ -46,6 +46,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
     add("--stuck-grace", "SECONDS|never", f"as for run (default: {default.stuck_grace:g})")
     add(
+        "--absence",
+        "SECONDS|never",
+        f"when a member leaves whose dispatcher has died (default: {default.absence:g})",
+    )
+    add(
         "--expiry",
         "SECONDS|never",
         f"when a group is forgotten whose members have all fallen silent (default: {default.expiry:g})",

@@ -32,14 +32,28 @@ def table(told: Mapping[str, Any]) -> Iterator[str]:
         state = "stuck" if group["stuck"] else "complete" if group["complete"] else "not complete yet"
         yield printable(f"{group['name']}: {_members(len(group['members']))}, {state}")
         ids, roles = (_wide(member[key] for member in group["members"]) for key in ("id", "role"))
+        states = max(8, *(len(_state(member)) for member in group["members"]))
         for member in group["members"]:
-            who = f"{_padded(member['id'], ids)}  {_padded(member['role'], roles)}  {member['presence']:8}"
+            who = f"{_padded(member['id'], ids)}  {_padded(member['role'], roles)}  {_state(member):{states}}"
             waits = [f"{call['call']} for {call['waited']:.1f} s: {call['progress']}" for call in member["calls"]]
             for index, what in enumerate(waits or ["-"]):
-                yield f"  {who if index == 0 else ' ' * (ids + roles + 12)}  {printable(what)}"
+                yield f"  {who if index == 0 else ' ' * (ids + roles + states + 4)}  {printable(what)}"
     for forming in told["forming"]:
-        come = ", ".join(f"{member['id']} ({member['role']})" for member in forming["members"])
+        come = ", ".join(_come(member) for member in forming["members"])
         yield printable(f"{forming['name']}: forming, {len(forming['members'])} of {forming['size']} have come: {come}")
+
+
+def _state(member: Mapping[str, Any]) -> str:
+    """Where a member of an open group is."""
+    absent = member["absent"]
+    return str(member["presence"]) if absent is None else f"gone for {absent:.0f} s"
+
+
+def _come(member: Mapping[str, Any]) -> str:
+    """A member of a group that forms, and whether it is ready."""
+    absent = member["absent"]
+    state = "" if member["joined"] else ", getting ready"
+    return f"{member['id']} ({member['role']}{state if absent is None else f', gone for {absent:.0f} s'})"
 
 
 def _members(count: int) -> str:

@@ -21,6 +21,9 @@ class GroupClient(Protocol):
     :class:`~dispatcher.errors.CoordinatorError` where the coordinator cannot be reached.
     """
 
+    async def come(self, request: str) -> None:
+        """Take the member's place, where that can be, so that the others learn if it fails before it joins."""
+
     async def join(self, request: str) -> tuple[Member, ...]:
         """Join, and wait until the group is complete; its members."""
 
@@ -54,6 +57,9 @@ class EmbeddedClient:
     def __init__(self, group: LiveGroup, member: str) -> None:
         self._group = group
         self._member = member
+
+    async def come(self, request: str) -> None:
+        """Its group knows all members, and who leaves it is told."""
 
     async def join(self, request: str) -> tuple[Member, ...]:
         await self._group.join(request, self._member)

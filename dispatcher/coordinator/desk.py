@@ -14,7 +14,9 @@ from typing import Any, Protocol, assert_never
 
 from dispatcher.coordinator import wire
 from dispatcher.coordinator.hall import LINGER, Call, Hall, Room, check_speaker, minted
+from dispatcher.coordinator.keepalive import is_silence
 from dispatcher.coordinator.live import Data
+from dispatcher.coordinator.watch import Post, Watch
 from dispatcher.errors import CallRefused
 from dispatcher.group.events import Member
 from dispatcher.group.needs import Kind, Need, describe
@@ -34,8 +36,8 @@ class Pending(Protocol):
     def reply(self) -> bytes:
         """The reply as it stands: ``wait`` while there is none."""
 
-    def let_go(self) -> None:
-        """Nobody listens for the answer any more, for now."""
+    def let_go(self, error: Exception | None = None) -> None:
+        """Nobody listens for the answer any more, for now. ``error`` is how the connection ended, None for closed."""
 
     def told(self) -> None:
         """The reply has left whole."""
@@ -56,7 +58,7 @@ class _Joining:
         room = self.hall.rooms.get(self.name)
         return wire.group_data(room.record.members) if room else wire.nack(f"the group {self.name} has ended")
 
-    def let_go(self) -> None:
+    def let_go(self, error: Exception | None = None) -> None:
         pass
 
     def told(self) -> None:
@@ -82,13 +84,41 @@ class _Waiting:
         self.let_go()
         return wire.WAIT
 
-    def let_go(self) -> None:
+    def let_go(self, error: Exception | None = None) -> None:
         self.room.group.linger(self.request, LINGER)
 
     def told(self) -> None:
         # Not future.done(): the answer may have come after the reply was "wait", before that had left.
         if self.call is not None and self.answered:
             self.room.repeated.pop(self.call, None)
+
+
+@dataclass(slots=True, eq=False)
+class Staying:
+    """The answer to a stay, which comes when it is of no use any more."""
+
+    watch: Watch
+    post: Post
+
+    @property
+    def future(self) -> asyncio.Future[str | None]:
+        return self.post.ended
+
+    def reply(self) -> bytes:
+        if not self.future.done():
+            return wire.WAIT
+        reason = self.future.result()
+        return wire.ACK if reason is None else wire.nack(reason)
+
+    def excuse(self) -> None:
+        """No connection can be kept for the member; it is not missed for that."""
+        self.watch.excuse(self.post)
+
+    def let_go(self, error: Exception | None = None) -> None:
+        self.watch.lose(self.post, silent=is_silence(error))
+
+    def told(self) -> None:
+        pass
 
 
 class Desk:
@@ -121,6 +151,8 @@ class Desk:
                 return self._send(request)
             case wire.Wait():
                 return self._wait(request) if request.why is None else self._give_up(request, request.why)
+            case wire.Stay():
+                return self._stay(request.caller)
             case wire.Leave():
                 return self._leave(request)
             case wire.Status():
@@ -137,7 +169,9 @@ class Desk:
             member = Member(caller.member, caller.role)
             if not caller.role:
                 raise CallRefused("role is missing")
-            future = hall.gather(caller.group, caller.run or "", request.size, member, caller.request)
+            future = hall.gather(
+                caller.group, caller.run or "", request.size, member, caller.request, coming=request.coming
+            )
             room = hall.rooms.get(caller.group)
             if future is not None:
                 return _Joining(future, hall, caller.group)
@@ -148,7 +182,12 @@ class Desk:
             room = hall.open(caller.group, caller.run or "", request.members)
         room = hall.room(caller.group)
         self._check(room, request)
-        return _Joining(room.group.enter(self._join_request(room, caller), caller.member), hall, caller.group)
+        if request.coming and room.group.presence(caller.member) is Presence.EXPECTED:
+            return wire.WAIT  # its place is known, and nobody else's
+        try:
+            return _Joining(room.group.enter(self._join_request(room, caller), caller.member), hall, caller.group)
+        except CallRefused as error:
+            raise CallRefused(f"{error.what}{hall.watch.hint(caller.group, caller.member)}") from None
 
     def _check(self, room: Room, request: wire.Join) -> None:
         caller, record = request.caller, room.record
@@ -170,6 +209,21 @@ class Desk:
             return request
         return self.hall.mint()
 
+    def _stay(self, caller: wire.Caller) -> Staying:
+        if caller.join is None:
+            raise CallRefused("a stay without the id of a join")
+        hall = self.hall
+        forming = hall.forming.get(caller.group)
+        if forming is not None and caller.member in forming.members and caller.member not in forming.left:
+            member = forming.members[caller.member]
+            check_speaker(member, forming.requests[caller.member], caller.join)
+        else:
+            room = self._room(caller)
+            if (why_not := room.group.why_not_here(caller.member)) is not None:
+                raise CallRefused(why_not)
+            member = next(member for member in room.record.members if member.id == caller.member)
+        return Staying(hall.watch, hall.watch.stay(caller.group, member))
+
     def _leave(self, request: wire.Leave) -> bytes:
         caller = request.caller
         self.hall.withdraw(caller.group, caller.member, caller.join, request.reason)
@@ -180,6 +234,7 @@ class Desk:
                 raise CallRefused(f"{caller.member} has not joined, and only its own run can say that it will not")
             room.group.leave(caller.request or self.hall.mint(), caller.member, request.reason)
             self.hall.close_if_ended(room)
+        self.hall.watch.forget(caller.group, [caller.member])
         return wire.ACK
 
     # --- calls -----------------------------------------------------------------------------------------------
@@ -246,12 +301,20 @@ class Desk:
     def status(self) -> dict[str, Any]:
         """What ``multinode status`` shows, as JSON."""
         return {
-            "groups": [_shown(room) for room in self.hall.rooms.values()],
+            "groups": [_shown(room, self.hall.watch) for room in self.hall.rooms.values()],
             "forming": [
                 {
                     "name": forming.name,
                     "size": forming.size,
-                    "members": [{"id": member.id, "role": member.role} for member in forming.members.values()],
+                    "members": [
+                        {
+                            "id": member.id,
+                            "role": member.role,
+                            "joined": member.id not in forming.coming,
+                            "absent": _rounded(self.hall.watch.absent(forming.name, member.id)),
+                        }
+                        for member in forming.members.values()
+                    ],
                 }
                 for forming in self.hall.forming.values()
             ],
@@ -277,7 +340,11 @@ def _check_speaker(room: Room, caller: wire.Caller) -> None:
         check_speaker(member, joined, caller.join)
 
 
-def _shown(room: Room) -> dict[str, Any]:
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+def _shown(room: Room, watch: Watch) -> dict[str, Any]:
     group, record = room.group, room.record
     calls: dict[str, list[dict[str, Any]]] = {}
     for need, waited, progress in group.calls():
@@ -294,6 +361,7 @@ def _shown(room: Room) -> dict[str, Any]:
                 "id": member.id,
                 "role": member.role,
                 "presence": group.presence(member.id).name.lower(),
+                "absent": _rounded(watch.absent(record.name, member.id)),
                 "calls": calls.get(member.id, []),
             }
             for member in record.members

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from dispatcher.coordinator.journal import GroupRecord, Journal
 from dispatcher.coordinator.live import GRACE, LiveGroup, Notice
+from dispatcher.coordinator.watch import ABSENCE, GONE, Watch
 from dispatcher.errors import CallRefused, GroupError
 from dispatcher.group.events import Member
 from dispatcher.group.needs import Kind
@@ -52,7 +53,11 @@ class Room:
 
 @dataclass(slots=True)
 class Forming:
-    """A group of which not everybody has come yet. ``waiting`` are the joins to be answered, by request."""
+    """A group of which not everybody has come yet.
+
+    :param requests: the joins of the members, by member. :param waiting: the joins to be answered, by request.
+    :param coming: who has only taken a place, and joins later.
+    """
 
     name: str
     size: int
@@ -61,6 +66,7 @@ class Forming:
     members: dict[str, Member] = field(default_factory=dict)
     requests: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
+    coming: set[str] = field(default_factory=set)
     waiting: dict[str, asyncio.Future[CallRefused | None]] = field(default_factory=dict)
 
     def refuse(self, reason: str) -> None:
@@ -72,7 +78,7 @@ class Forming:
 
     def lost(self) -> str | None:
         """Why the group cannot become complete, None while it can."""
-        gone = "; ".join(f"{member}: {why}" for member, why in self.left.items())
+        gone = "; ".join(f"{self.members[member]}: {why}" for member, why in self.left.items())
         return f"the group cannot be complete, for a member has left: {gone}" if gone else None
 
 
@@ -92,10 +98,11 @@ class Hall:
 
     :param members_limit: members of all open groups, and again of those that form. What the journal brings is let in.
     :param grace: seconds after which the waits of stuck members fail, None for never.
+    :param absence: seconds that a member's dispatcher may be away once it has stayed, None for any time.
     :param expiry: seconds without a word after which a group is forgotten, None for never.
     :param clock: monotonic seconds, for ``expiry``; ``now`` is the time of day, for people.
 
-    ``refused`` counts the joins for which there was no room.
+    ``refused`` counts the joins for which there was no room; ``watch`` knows whose dispatchers are there.
     """
 
     def __init__(
@@ -104,6 +111,7 @@ class Hall:
         *,
         members_limit: int = MEMBERS_LIMIT,
         grace: float | None = GRACE,
+        absence: float | None = ABSENCE,
         expiry: float | None = EXPIRY,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
@@ -121,6 +129,7 @@ class Hall:
         self._clock = clock
         self._now = now
         self._observe = observe
+        self.watch = Watch(absence, self._lose, observe)
         # No client can write such a request, and another process has another nonce.
         self._minted = f"\n{secrets.token_hex(8)}\n"
         self._count = 0
@@ -181,11 +190,12 @@ class Hall:
         return room
 
     def gather(
-        self, name: str, run: str, size: int | None, member: Member, request: str | None
+        self, name: str, run: str, size: int | None, member: Member, request: str | None, *, coming: bool = False
     ) -> asyncio.Future[CallRefused | None] | None:
         """Take one more member of a group that forms; when it is the last one, open the group.
 
         :param request: the join's id; None from a client that has none.
+        :param coming: the member takes its place only, and the group is not complete before it has joined.
         :return: the answer to come, None where it is here: the group is open.
         :raises CallRefused: another run, another size, a second console with a member's id, or too many members.
         """
@@ -199,13 +209,19 @@ class Hall:
             known = forming.requests.get(member.id, "")
             request = known if minted(known) else self.mint()
         self._check(forming, run, size, member, request)
+        if coming and member.id in forming.left and forming.requests[member.id] == request:
+            raise CallRefused(forming.lost() or "")  # it was on its way when its member left
         self._admit(forming, member)
+        if coming and forming.requests.get(member.id) != request:  # else it may have joined since, and this is late
+            forming.coming.add(member.id)
         forming.touched = self._clock()
         forming.requests[member.id] = request
         forming.left.pop(member.id, None)
+        if not coming:
+            forming.coming.discard(member.id)
         if lost := forming.lost():
             raise CallRefused(lost)
-        if len(forming.members) == forming.size:
+        if len(forming.members) == forming.size and not forming.coming:
             self._check_space(self._open_members + forming.size, "open groups")
             self._complete(forming)
             return None
@@ -238,7 +254,8 @@ class Hall:
         if size not in (None, forming.size):
             raise CallRefused(f"the group {forming.name} has {forming.size} members, not {size}")
         if known != request and member.id not in forming.left:
-            raise CallRefused(f"{forming.members[member.id]} has joined already")
+            hint = self.watch.hint(forming.name, member.id)
+            raise CallRefused(f"{forming.members[member.id]} has joined already{hint}")
 
     def _complete(self, forming: Forming) -> None:
         self._take_away(forming)
@@ -263,13 +280,34 @@ class Hall:
             return
         check_speaker(forming.members[member], forming.requests[member], join)
         forming.left[member] = reason
+        forming.coming.discard(member)
         forming.refuse(forming.lost() or "")
+        self._take_away_if_left(forming)
+
+    def _take_away_if_left(self, forming: Forming) -> None:
         if len(forming.left) == len(forming.members):
             self._take_away(forming)
 
     def _take_away(self, forming: Forming) -> None:
         del self.forming[forming.name]
         self._forming_members -= len(forming.members)
+
+    def _lose(self, name: str, member: str) -> None:
+        """A member's dispatcher has gone: it leaves, or its place in a group that forms is free again."""
+        room = self.rooms.get(name)
+        if room is not None:
+            room.group.leave(self.mint(), member, GONE)
+            self.close_if_ended(room)
+            return
+        forming = self.forming[name]
+        self.tell(name, "left", f"{forming.members[member]} has left before the group was complete: {GONE}", member)
+        answer = forming.waiting.pop(forming.requests.pop(member), None)
+        if answer is not None and not answer.done():
+            answer.set_result(CallRefused(f"{forming.members[member]} has left: {GONE}"))
+        forming.coming.discard(member)
+        del forming.members[member]
+        self._forming_members -= 1
+        self._take_away_if_left(forming)
 
     def close_if_ended(self, room: Room) -> None:
         """Forget a group that everybody has left."""
@@ -282,23 +320,30 @@ class Hall:
         del self.rooms[name]
         self._open_members -= len(room.record.members)
         self._journal.drop(name)
+        self.watch.forget(name, (member.id for member in room.record.members))
         self.tell(name, kind, text)
 
     def expire(self) -> None:
-        """Forget the groups whose members have all vanished: for a whole expiry nobody spoke, and nobody waits."""
+        """Forget the groups whose members have all vanished: for a whole expiry nobody spoke, and nobody is there."""
         if self._expiry is None:
             return
         before = self._clock() - self._expiry
         text = f"nobody has spoken for {self._expiry:g} s"
-        for room in [room for room in self.rooms.values() if room.touched <= before and not any(room.group.calls())]:
+        for room in [room for room in self.rooms.values() if room.touched <= before and not self._attended(room)]:
             room.group.refuse_joins(text)
             self._drop(room, "expired", text)
         for forming in [forming for forming in self.forming.values() if forming.touched <= before]:
-            forming.refuse(text)
-            self._take_away(forming)
-            self.tell(forming.name, "expired", text)
+            if not self.watch.attended(forming.name, forming.members):
+                forming.refuse(text)
+                self.watch.forget(forming.name, forming.members)
+                self._take_away(forming)
+                self.tell(forming.name, "expired", text)
+
+    def _attended(self, room: Room) -> bool:
+        return any(room.group.calls()) or self.watch.attended(room.record.name, (m.id for m in room.record.members))
 
     def close(self) -> None:
         """Forget every timer; for the end of the process. The groups stay in the journal."""
+        self.watch.close()
         for room in self.rooms.values():
             room.group.close()

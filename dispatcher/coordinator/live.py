@@ -161,6 +161,14 @@ class LiveGroup:
         except GroupError as error:
             raise CallRefused(error.what) from None
 
+    def why_not_here(self, member: str) -> str | None:
+        """Why a member cannot act, None where it is here. :raises CallRefused: a stranger."""
+        presence = self.presence(member)
+        if presence is Presence.HERE:
+            return None
+        reason = self._state.left.get(member)
+        return f"{self._named(member)} {presence.value}" + (f": {reason}" if reason else "")
+
     def enter(self, request: str, member: str) -> asyncio.Future[CallRefused | None]:
         """Join; the answer comes when every member has, or cannot any more.
 
@@ -276,11 +284,8 @@ class LiveGroup:
             return self._state.data(need)
         if outcome is Outcome.FAILED:
             return CallRefused(self._state.failure(request) or "")
-        presence = self.presence(need.member)
-        if presence is not Presence.HERE:
-            reason = self._state.left.get(need.member)
-            return CallRefused(f"{self._named(need.member)} {presence.value}" + (f": {reason}" if reason else ""))
-        return None
+        why_not = self.why_not_here(need.member)
+        return None if why_not is None else CallRefused(why_not)
 
     def forget(self, request: str) -> None:
         """Nobody listens to this wait any more."""

@@ -19,6 +19,7 @@ LOGGER: Final = "multinode.coordinator"
 
 _LEVELS: Final = {
     "stuck": logging.WARNING,
+    "absent": logging.WARNING,
     "expired": logging.WARNING,
     "damaged": logging.ERROR,
 }

@@ -66,6 +66,8 @@ def metrics(counters: Counters, hall: Hall) -> Iterator[Metric]:
     for name, value, text in (
         ("connections", counters.open, "Connections that are there."),
         ("connections_held", counters.held, "Connections that wait for an answer."),
+        ("connections_staying", counters.staying, "Connections that show that a dispatcher lives."),
+        ("members_absent", hall.watch.count_absent(), "Members whose dispatchers are away, and may come back."),
         ("groups", len(rooms), "Groups that are open."),
         ("groups_forming", len(hall.forming), "Groups of which not everybody has come."),
         ("groups_stuck", sum(bool(group.stuck) for group in rooms), "Groups with members that wait for each other."),

@@ -1,6 +1,9 @@
 """A member's side of a group whose coordinator runs elsewhere: ours, which holds a call until its answer is there, or
 LAVA's, which has to be polled.
 
+A member at ours keeps a connection open besides, from its coming to its leaving, by whose end the coordinator learns
+that the dispatcher has died.
+
 A coordinator that is away is borne: every act has an id of its own and is done once, so it is repeated with growing
 pauses until the call's deadline, or until the coordinator has been away for too long.
 """
@@ -8,6 +11,7 @@ pauses until the call's deadline, or until the coordinator has been away for too
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import ssl as tls
@@ -16,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from dispatcher.coordinator import wire
+from dispatcher.coordinator.keepalive import keep_alive
 from dispatcher.coordinator.live import Data
 from dispatcher.errors import CallRefused, CoordinatorError, UntrustedError, WireError
 from dispatcher.group import deadends
@@ -40,6 +45,10 @@ PARTING: Final = 10.0
 
 POLL: Final = 1.0
 """Seconds between two polls of a coordinator that holds nobody."""
+
+
+_STAYING: Final[set[asyncio.Task[None]]] = set()
+"""What stays, as an event loop alone does not keep a task alive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +85,12 @@ async def exchange(
 ) -> wire.Reply:
     """Make one request and take its reply.
 
+    :param timeout: seconds until the answer is there; None: as long as the coordinator lives.
     :raises CoordinatorError: the coordinator cannot be reached, or does not answer in time.
     """
     try:
         async with asyncio.timeout(timeout):
-            return await _exchange(address, request, ssl)
+            return await _exchange(address, request, ssl, endless=timeout is None)
     except TimeoutError:
         raise CoordinatorError("the coordinator does not answer", where=str(address)) from None
     except asyncio.IncompleteReadError:
@@ -102,9 +112,12 @@ def _reason(error: tls.SSLError) -> str:
     return (error.reason or str(error)).replace("_", " ").lower()
 
 
-async def _exchange(address: Address, request: bytes, ssl: tls.SSLContext | None) -> wire.Reply:
-    reader, writer = await asyncio.open_connection(address.host, address.port, ssl=ssl)
+async def _exchange(address: Address, request: bytes, ssl: tls.SSLContext | None, *, endless: bool) -> wire.Reply:
+    async with asyncio.timeout(MARGIN if endless else None):
+        reader, writer = await asyncio.open_connection(address.host, address.port, ssl=ssl)
     try:
+        if endless:
+            keep_alive(writer.transport)
         writer.write(request)
         header = await reader.readexactly(wire.HEADER_SIZE)
         return wire.parse_reply(await reader.readexactly(wire.length(header, wire.REPLY_LIMIT)))
@@ -121,6 +134,7 @@ class RemoteClient:
     :param hold: seconds that a call asks to be held.
     :param patience: seconds that the coordinator may be away.
     :param poll: seconds between polls of a coordinator that holds nobody.
+    :param early: :meth:`come` takes the member's place; only a coordinator of ours has places to be taken.
     :param sleep: and ``clock``, the event loop's unless a test brings its own.
     """
 
@@ -135,6 +149,7 @@ class RemoteClient:
         hold: float = HOLD,
         patience: float = PATIENCE,
         poll: float = POLL,
+        early: bool = False,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] | None = None,
     ) -> None:
@@ -146,24 +161,40 @@ class RemoteClient:
         self._hold = hold
         self._patience = patience
         self._poll = poll
+        self._early = early
         self._sleep = sleep
         self._clock = clock or asyncio.get_running_loop().time
         self._away_since: float | None = None
         self._met = False
         self._members: tuple[Member, ...] = place.members
         self._join: str | None = None
+        self._came: str | None = None
+        self._complete = False
+        self._staying: asyncio.Task[None] | None = None
 
     # --- the four acts ---------------------------------------------------------------------------------------
 
+    async def come(self, request: str) -> None:
+        if self._early:
+            self._came = self._join = self._incarnation + request
+            # One answer is enough: it says either that the place is taken, or why it cannot be.
+            self._accept(await self._insist(lambda _hold: self._joining(coming=True), math.inf, once=True))
+
     async def join(self, request: str) -> tuple[Member, ...]:
-        place = self._place
-        self._join = self._incarnation + request
-        reply = await self._insist(
-            lambda hold: wire.Join(self._caller(request, hold), place.size, place.members), math.inf
-        )
+        if self._came is None:
+            self._stay_no_more()
+            self._join = self._incarnation + request
+        self._came = None
+        # Whose coordinator this is shows in its first answer, so that is not waited for.
+        reply = await self._insist(lambda hold: self._joining(hold if self._staying else 0.0), math.inf)
         self._accept(reply)
-        self._members = place.members or reply.members
+        self._complete = True
+        self._members = self._place.members or reply.members
         return self._members
+
+    def _joining(self, hold: float = 0.0, *, coming: bool = False) -> wire.Join:
+        caller = replace(self._caller("", hold), request=self._join)
+        return wire.Join(caller, self._place.size, self._place.members, coming)
 
     async def send(self, request: str, message_id: str, data: Iterable[tuple[str, str]]) -> None:
         sent = wire.Send(self._caller(request), message_id, tuple(data))
@@ -199,7 +230,44 @@ class RemoteClient:
     async def leave(self, request: str, reason: str) -> None:
         """Leave. A coordinator that is away is not waited for long: a run that ends has nothing more to say to it."""
         leaving = wire.Leave(self._caller(request), reason)
-        self._accept(await self._insist(lambda _hold: leaving, self._clock() + PARTING))
+        try:
+            self._accept(await self._insist(lambda _hold: leaving, self._clock() + PARTING))
+        finally:
+            self._stay_no_more()
+
+    # --- staying ---------------------------------------------------------------------------------------------
+
+    def _stay_from_now_on(self, reply: wire.Reply) -> None:
+        if self._staying is None and self._join is not None and reply.ours and reply.response != "nack":
+            self._staying = asyncio.get_running_loop().create_task(self._stay())
+            _STAYING.add(self._staying)
+            self._staying.add_done_callback(_STAYING.discard)
+
+    def _stay_no_more(self) -> None:
+        if self._staying is not None:
+            self._staying.cancel()
+            self._staying = None
+
+    async def _stay(self) -> None:
+        """Keep a connection for as long as the member is in its group.
+
+        A refusal is final once the group is complete; before, a coordinator that has been started again knows of the
+        member only when it has come, or asked to join, again.
+        """
+        attempt = 0
+        while True:
+            began = self._clock()
+            with contextlib.suppress(CoordinatorError):
+                if self._came is not None and attempt:
+                    await exchange(self._address, wire.dump(self._joining(coming=True)), timeout=MARGIN, ssl=self._ssl)
+                stay = wire.Stay(replace(self._caller(""), request=None))
+                reply = await exchange(self._address, wire.dump(stay), timeout=None, ssl=self._ssl)
+                if reply.response == "ack" or (reply.response == "nack" and self._complete):
+                    return
+            if self._clock() - began > PAUSES[-1]:
+                attempt = 0
+            await self._sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
+            attempt += 1
 
     # --- asking ----------------------------------------------------------------------------------------------
 
@@ -216,11 +284,13 @@ class RemoteClient:
         deadline: float,
         *,
         keep_on: Callable[[wire.Reply], bool] = lambda _reply: False,
+        once: bool = False,
     ) -> wire.Reply:
         """Ask until there is an answer other than ``wait``, or until the deadline; then that is the answer.
 
         :param request: the request for a hold of so many seconds.
         :param keep_on: whether a reply means to ask again, too.
+        :param once: whether any answer will do.
         :raises CoordinatorError: the coordinator has been away for too long, or at the deadline, or one side's
             certificate is not the other's choice from the start, which no waiting cures.
         """
@@ -234,7 +304,10 @@ class RemoteClient:
                 attempt += 1
                 continue
             self._back()
+            self._stay_from_now_on(reply)
             attempt = 0
+            if once:
+                return reply
             open_ = reply.response == "wait" or keep_on(reply)
             if not open_ or self._clock() >= deadline:
                 return replace(reply, response="wait") if open_ else reply

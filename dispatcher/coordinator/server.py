@@ -1,7 +1,8 @@
 """The coordinator on the network: one request a connection, and no client that can hurt another.
 
 A connection has a deadline for its header, one for its body and one for taking its reply, and a bound on each. One
-that is held until its answer is there costs a socket, a few small objects and a timer, and no task. Where there are
+that is held until its answer is there costs a socket, a few small objects and a timer, and no task; one that stays, to
+show that its dispatcher lives, not even the timer. Where there are
 too many connections, the oldest that has not yet made its request gives way. A send that is there whole when its
 client is accepted is answered at once, and never becomes a connection: nothing of it waits, so there is no deadline to
 keep.
@@ -19,7 +20,8 @@ from typing import Any, Final, cast
 
 from dispatcher.coordinator import wire
 from dispatcher.coordinator.counters import Counters
-from dispatcher.coordinator.desk import Desk, Pending
+from dispatcher.coordinator.desk import Desk, Pending, Staying
+from dispatcher.coordinator.keepalive import keep_alive
 from dispatcher.coordinator.listener import Listener, listen
 from dispatcher.coordinator.phase import Phase
 from dispatcher.errors import CoordinatorError, WireError
@@ -43,7 +45,7 @@ _log = logging.getLogger("multinode.coordinator")
 class Limits:
     """How much a client may ask of us.
 
-    :param connections: open at the same time.
+    :param connections: open at the same time; half of them at most may stay.
     :param header: seconds for the first eight bytes; :param body: for the rest of the request; :param reply: for
         taking the reply.
     """
@@ -136,6 +138,7 @@ class Server:
         """Stop listening, answer everybody who is held with ``wait``, and close."""
         if self._sweeping is not None:
             self._sweeping.cancel()
+        self.desk.hall.watch.close()  # nobody is missed for a connection that we end
         for server in self._servers:
             server.close()
         for connection in list(self.connections):
@@ -161,6 +164,7 @@ class Server:
         if len(self.connections) < self.limits.connections:
             return True
         self.counters.turned_away += 1
+        self.desk.hall.watch.miss()
         oldest = self.asking.oldest() or self.reading.oldest()
         if oldest is not None:
             oldest.abort()
@@ -208,8 +212,10 @@ class _Connection(asyncio.Protocol):
         answered, self._answered = self._answered, None
         if pending is not None:
             self._release(pending)
-            pending.let_go()
-        if pending is not None or error is not None:
+            pending.let_go(error)
+        if isinstance(pending, Staying):
+            pass  # it was let go, and had nothing to be told
+        elif pending is not None or error is not None:
             server.counters.lost += 1
         elif answered is not None:
             answered.told()
@@ -277,6 +283,9 @@ class _Connection(asyncio.Protocol):
         if isinstance(answer, bytes):
             self._reply(answer)
             return
+        if isinstance(answer, Staying):
+            self._stay(answer)
+            return
         hold = 0.0 if isinstance(request, wire.Status) else request.caller.hold
         if answer.future.done() or not hold:
             self._answer(answer)
@@ -285,6 +294,17 @@ class _Connection(asyncio.Protocol):
         server.counters.held += 1
         answer.future.add_done_callback(self._done)
         self._hold = asyncio.get_running_loop().call_later(hold, self.end)
+
+    def _stay(self, staying: Staying) -> None:
+        counters = self._server.counters
+        if counters.staying >= self._server.limits.connections // 2:
+            staying.excuse()
+            self._reply(wire.nack("too many members stay already; this one will not be missed"))
+            return
+        self._pending = staying
+        counters.staying += 1
+        staying.future.add_done_callback(self._done)
+        keep_alive(self._transport)
 
     # --- the reply -------------------------------------------------------------------------------------------
 
@@ -303,7 +323,10 @@ class _Connection(asyncio.Protocol):
         self._answer(pending)
 
     def _release(self, pending: Pending) -> None:
-        self._server.counters.held -= 1
+        if isinstance(pending, Staying):
+            self._server.counters.staying -= 1
+        else:
+            self._server.counters.held -= 1
         if self._hold is not None:
             self._hold.cancel()
         pending.future.remove_done_callback(self._done)

@@ -21,6 +21,7 @@ from dispatcher.coordinator.live import GRACE
 from dispatcher.coordinator.logs import LogFormat
 from dispatcher.coordinator.remote import DEFAULT_PORT
 from dispatcher.coordinator.server import Limits
+from dispatcher.coordinator.watch import ABSENCE
 from dispatcher.errors import FileError
 from dispatcher.wording import nearest, quoted
 
@@ -51,6 +52,7 @@ class Settings:
     :param insecure_listen: listen beyond this machine without TLS.
     :param journal: the journal's file; None: in memory.
     :param stuck_grace: seconds until the waits of stuck members fail; None: never.
+    :param absence: seconds that the dispatcher of a member may be away; None: any time.
     :param expiry: seconds without a word until a group is forgotten; None: never.
     :param members: of all open groups, and again of those that form.
     :param metrics_port: None: no metrics.
@@ -63,6 +65,7 @@ class Settings:
     journal: Path | None = None
     sync: Sync = Sync.NORMAL
     stuck_grace: float | None = GRACE
+    absence: float | None = ABSENCE
     expiry: float | None = EXPIRY
     connections: int = _LIMITS.connections
     members: int = MEMBERS_LIMIT
@@ -158,6 +161,7 @@ READERS: Final[Mapping[str, Reader]] = {
     "journal": _journal,
     "sync": _one_of(Sync),
     "stuck_grace": _grace,
+    "absence": _seconds_or_never,
     "expiry": _seconds_or_never,
     "connections": _whole(1, 1_000_000),
     "members": _whole(1, 100_000_000),

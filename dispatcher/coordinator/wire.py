@@ -75,11 +75,15 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """``group_data``. ``members`` are all of the group, where the caller knows them; else ``size`` says how many."""
+    """``group_data``. ``members`` are all of the group, where the caller knows them; else ``size`` says how many.
+
+    :param coming: the member takes its place, and joins later with the same id.
+    """
 
     caller: Caller
     size: int | None = None
     members: tuple[Member, ...] = ()
+    coming: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,13 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
+class Stay:
+    """``stay``: the member's dispatcher lives for as long as the connection does."""
+
+    caller: Caller
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """``clear_group``."""
 
@@ -119,7 +130,7 @@ class Status:
     token: str | None = None
 
 
-Request = Join | Send | Wait | Leave | Status
+Request = Join | Send | Wait | Stay | Leave | Status
 
 
 # --- frames ------------------------------------------------------------------------------------------------------
@@ -168,13 +179,14 @@ def parse(body: bytes) -> Request:
     ours = ours or {}
     match name:
         case "group_data":
-            return Join(caller, _size(fields.get("group_size")), _members(ours.get("members")))
+            coming = _flag(ours, "coming", default=False)
+            return Join(caller, _size(fields.get("group_size")), _members(ours.get("members")), coming)
         case "lava_send":
             return Send(caller, _name(fields, "messageID"), _data(fields.get("message")))
-        case "lava_wait" | "lava_wait_all" | "lava_sync":
-            return _wait(caller, name, fields, ours, None)
-        case "give_up":
-            return _wait(caller, _name(ours, "call"), fields, ours, _reason(ours, "given up"))
+        case "lava_wait" | "lava_wait_all" | "lava_sync" | "give_up":
+            return _wait(caller, name, fields, ours)
+        case "stay":
+            return Stay(caller)
         case "clear_group":
             return Leave(caller, _reason(ours, "its job has ended"))
         case "aggregate":
@@ -199,7 +211,8 @@ def _caller(fields: Mapping[str, Any], ours: Mapping[str, Any] | None) -> Caller
     )
 
 
-def _wait(caller: Caller, call: str, fields: Mapping[str, Any], ours: Mapping[str, Any], why: str | None) -> Wait:
+def _wait(caller: Caller, name: str, fields: Mapping[str, Any], ours: Mapping[str, Any]) -> Wait:
+    call, why = (_name(ours, "call"), _reason(ours, "given up")) if name == "give_up" else (name, None)
     kind = _CALLS.get(call)
     if kind is None:
         raise WireError(f"there is no call {call!r} to give up")
@@ -329,6 +342,8 @@ def dump(request: Request) -> bytes:
             fields |= {"request": "group_data"} | _given(group_size=request.size)
             if request.members:
                 ours["members"] = [[member.id, member.role] for member in request.members]
+            if request.coming:
+                ours["coming"] = True
         case Send():
             fields |= {"request": "lava_send", "messageID": request.message_id, "message": dict(request.data)}
         case Wait():
@@ -338,6 +353,8 @@ def dump(request: Request) -> bytes:
             if request.why is not None:
                 fields["request"] = "give_up"
                 ours |= {"call": name, "reason": request.why}
+        case Stay():
+            fields["request"] = "stay"
         case Leave():
             fields["request"] = "clear_group"
             ours["reason"] = request.reason

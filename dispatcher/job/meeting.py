@@ -84,6 +84,7 @@ class RemoteMeeting:
         self._members = tuple(members) if there.group is None else ()
         self._there = there
         self._tell = tell
+        self._ours = False
 
     async def check(self) -> None:
         """Find out whether somebody is there, before any console is opened.
@@ -91,13 +92,16 @@ class RemoteMeeting:
         :raises CoordinatorError: nobody is, or nobody who speaks our language.
         """
         there = self._there
-        await exchange(there.address, wire.dump(wire.Status(there.token)), timeout=MARGIN, ssl=there.tls)
+        reply = await exchange(there.address, wire.dump(wire.Status(there.token)), timeout=MARGIN, ssl=there.tls)
+        self._ours = reply.ours
 
     def client(self, member: Member) -> GroupClient:
         there = self._there
         place = Place(self.name, member, there.size, self._members, self._run, there.token)
         incarnation = f"{secrets.token_hex(4)}."
-        return RemoteClient(there.address, place, incarnation=incarnation, tell=self._tell, ssl=there.tls)
+        # A group that was opened for a run knows its members, and learns of those that fail before they join.
+        early = self._ours and there.group is not None and there.run is None
+        return RemoteClient(there.address, place, incarnation=incarnation, tell=self._tell, ssl=there.tls, early=early)
 
     def close(self) -> None:
         pass

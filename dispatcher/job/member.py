@@ -175,6 +175,7 @@ class MemberRun:
                 await self.finish()
 
     async def _run(self) -> None:
+        await self._client.come(self._request())
         await self._before_opening()
         await self._start()
         stage = index = 0

@@ -7,87 +7,20 @@ import os
 import re
 import signal
 import socket
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dispatcher.cli.parser import parse
 
-from .conftest import FIXTURES, LOCAL, PATIENCE, Multinode, job_text
+from .conftest import FIXTURES, LOCAL, Multinode, Running, Service, Write, job_text
 
 pytestmark = pytest.mark.slow
-
-Write = Callable[[str, str], Path]
-Service = Callable[..., "Running"]
 
 TWO = job_text(
     {"server": ["lava-wait go", "lava-send ready ip=10.0.0.1"], "client": ["lava-send go", "lava-wait ready"]}
 )
-
-
-@dataclass
-class Running:
-    """A command that runs."""
-
-    process: subprocess.Popen[str]
-    port: int = 0
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    def line(self, holding: str) -> str:
-        """The next line on stdout that holds a text."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if holding in line:
-                return line
-        pytest.fail(f"{holding!r} never came: {self.process.stderr.read() if self.process.stderr else ''}")
-
-    def end(self, number: signal.Signals | None = None) -> tuple[int, str, str]:
-        """Send a signal, if there is one to send; the status and what was written."""
-        if number is not None:
-            self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=PATIENCE)
-        return self.process.returncode, out, err
-
-
-@pytest.fixture
-def start(command: list[str], environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """Start ``multinode ARGUMENTS…``; it is ended with the test."""
-    with ExitStack() as stack:
-
-        def start(*arguments: str | Path) -> Running:
-            process = stack.enter_context(
-                subprocess.Popen(
-                    [*command, *map(str, arguments)],
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    env=environment,
-                    text=True,
-                    cwd=tmp_path,
-                )
-            )
-            stack.callback(process.kill)
-            return Running(process)
-
-        yield start
-
-
-@pytest.fixture
-def service(start: Callable[..., Running]) -> Service:
-    """Start a coordinator, on a port of its own unless one is given."""
-
-    def service(*arguments: str | Path, port: int = 0) -> Running:
-        running = start("coordinator", "--port", str(port), *arguments)
-        running.port = int(running.line("ready on 127.0.0.1:").rpartition(":")[2])
-        return running
-
-    return service
 
 
 def test_a_job_at_a_coordinator_of_its_own(service: Service, multinode: Multinode) -> None:

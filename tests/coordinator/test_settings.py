@@ -42,6 +42,7 @@ def test_every_setting_can_stand_in_the_file(tmp_path: Path) -> None:
         "journal": "state/journal",
         "sync": "full",
         "stuck_grace": 0,
+        "absence": "never",
         "expiry": None,
         "connections": 10,
         "members": 500,
@@ -60,7 +61,7 @@ def test_every_setting_can_stand_in_the_file(tmp_path: Path) -> None:
     assert set(content) == set(READERS)
     file = read_file(written(tmp_path, json.dumps(content)))
     assert Settings(**file.values) == Settings(
-        *("::1", 0, 3080, True, tmp_path / "state/journal", Sync.FULL, 0.0, None, 10, 500, 1.0, 2.5, 30.0),
+        *("::1", 0, 3080, True, tmp_path / "state/journal", Sync.FULL, 0.0, None, None, 10, 500, 1.0, 2.5, 30.0),
         *(Path("/etc/ssl/cert.pem"), tmp_path / "key.pem", tmp_path / "ca.pem", tmp_path / "tokens", "::1", 9100),
         LogFormat.JSON,
     )

@@ -38,7 +38,8 @@ CALLERS = st.builds(
     st.none() | NAMES,
 )
 REQUESTS = st.one_of(
-    st.builds(wire.Join, CALLERS, st.none() | st.integers(1, wire.GROUP_LIMIT), st.just(()) | MEMBERS),
+    st.builds(wire.Join, CALLERS, st.none() | st.integers(1, wire.GROUP_LIMIT), st.just(()) | MEMBERS, st.booleans()),
+    st.builds(wire.Stay, CALLERS),
     st.builds(wire.Send, CALLERS, NAMES, st.dictionaries(KEYS, ANY_BYTES).map(lambda data: tuple(data.items()))),
     st.builds(wire.Wait, CALLERS, st.just(Kind.WAIT_ALL), NAMES, st.none() | NAMES, st.booleans(), st.booleans()),
     st.builds(wire.Wait, CALLERS, st.just(Kind.SYNC), NAMES, why=st.none() | NAMES),

@@ -1,0 +1,34 @@
+"""Finding out that the other side of a connection has vanished without closing it: TCP's keepalive (tcp(7))."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from typing import Final
+
+IDLE: Final = 30
+"""Seconds without a word until the other side's kernel is asked whether it is still there."""
+
+INTERVAL: Final = 10
+"""Seconds between two such questions."""
+
+COUNT: Final = 3
+"""Questions without an answer that end the connection."""
+
+_SILENT: Final = frozenset(
+    {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET}
+)
+
+
+def keep_alive(transport: asyncio.BaseTransport) -> None:
+    """Have a connection end when nobody is at its other end any more, though nothing is said on it."""
+    sock = transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ((socket.TCP_KEEPIDLE, IDLE), (socket.TCP_KEEPINTVL, INTERVAL), (socket.TCP_KEEPCNT, COUNT)):
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def is_silence(error: BaseException | None) -> bool:
+    """Whether a connection ended as its other side fell silent; else somebody there has closed it."""
+    return isinstance(error, OSError) and error.errno in _SILENT

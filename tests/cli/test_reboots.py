@@ -13,6 +13,8 @@ import yaml
 
 from .conftest import Multinode, Ran, job_text
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(__file__).with_name("rebooting_board.py")
 
 REBOOT = "lava-reboot kill -USR1 $BOARD"

@@ -49,6 +49,7 @@ def test_the_example_of_the_page(written: pytest.Pytester) -> None:
     run(written).assert_outcomes(passed=2)
 
 
+@pytest.mark.slow
 def test_what_failed_is_shown(pytester: pytest.Pytester) -> None:
     (pytester.path / "job.yaml").write_text(MEETING.replace("STEPS", "lava-wait-all never nobody"))
     told = run(
@@ -66,6 +67,7 @@ def test_what_failed_is_shown(pytester: pytest.Pytester) -> None:
     told.stdout.fnmatch_lines(["E*1 0_meet multinode-wait_all-never: fail (no member has the role 'nobody'*"])
 
 
+@pytest.mark.slow
 def test_whoever_leaves_is_told_to_the_others(pytester: pytest.Pytester) -> None:
     """The board waits for what the test never sends; the test's end is the board's."""
     (pytester.path / "job.yaml").write_text(MEETING.replace("STEPS", "lava-send here n=1, lava-wait-all go"))

@@ -197,6 +197,7 @@ def test_the_command_of_a_test_case_is_not_touched_by_the_calls_around_it(device
 # --- what gets lost, and what comes twice -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_requests_of_many_parts(device: Device) -> None:
     value = (ANY * 17)[:4096]
     host = start(device, "lava-send", b"big", b"k=" + value, up=losing(1, 5, 30), down=losing(2, 20))
@@ -208,6 +209,7 @@ def test_requests_of_many_parts(device: Device) -> None:
     assert host.answers == [f"GO {n}" for n in range(1, parts) for _ in range(1 + (n in {2, 19}))] + ["DONE"]
 
 
+@pytest.mark.slow
 def test_answers_of_many_parts(device: Device) -> None:
     data = {str(member): {"k": f"{member} " + "v" * 100} for member in range(64)}
     host = start(device, "lava-wait-all", "big", react=lambda _: Later(data), up=losing(2, 9), down=losing(3, 40, 41))
@@ -216,6 +218,7 @@ def test_answers_of_many_parts(device: Device) -> None:
     assert len(host.requests) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["request", "answer"])
 def test_what_is_lost_is_said_again(device: Device, lost: str) -> None:
     faults = {"up": losing(1, 2)} if lost == "request" else {"down": losing(1, 2)}
@@ -251,6 +254,7 @@ def test_a_part_that_comes_twice_is_taken_once(device: Device) -> None:
         assert host.texts.count("+NEXT 2") == 1
 
 
+@pytest.mark.slow
 def test_a_confirmation_that_is_lost_is_said_again(device: Device) -> None:
     """The answer that was not confirmed comes again, to a call that had to repeat something and still listens."""
     host = start(device, "lava-wait", "ready", react=lambda _: Later(ONE), up=losing(1, 3))
@@ -259,6 +263,7 @@ def test_a_confirmation_that_is_lost_is_said_again(device: Device) -> None:
     assert host.answers == ["HOLD", "DATA 1", "DATA 1"]
 
 
+@pytest.mark.slow
 def test_a_waiting_call_asks_ever_more_seldom(device: Device) -> None:
     device.settings(**frames_settings(QUIET="1"))
     host = start(device, "lava-wait", "ready", react=lambda _: Never())
@@ -314,6 +319,7 @@ def test_only_a_whole_frame_of_its_own_ends_a_call(device: Device) -> None:
     assert b"I am last" in host.printed
 
 
+@pytest.mark.slow
 def test_a_frame_may_come_in_pieces(device: Device) -> None:
     pieces: list[bytes] = []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import subprocess
 import tty
 from collections.abc import Iterator
 from pathlib import Path
@@ -250,11 +251,7 @@ def test_the_end_of_a_test_that_was_told_to_nobody_is_asked_for(monkeypatch: pyt
     monkeypatch.setattr(comeback, "LAST_PAUSE", FIRST_PAUSE)
 
     async def test() -> None:
-        master, slave = os.openpty()
-        shell = await asyncio.create_subprocess_exec(
-            "sh", stdin=slave, stdout=slave, stderr=slave, start_new_session=True
-        )
-        os.close(slave)
+        master, shell = shell_on_a_pty()
         transport = Detachable(master)
         async with opened(transport) as console:
             loop = await start(console, "sh", deadline=soon())
@@ -269,10 +266,18 @@ def test_the_end_of_a_test_that_was_told_to_nobody_is_asked_for(monkeypatch: pyt
             assert answer.status == 7
             await loop.leave()
         shell.kill()
-        await shell.wait()
+        shell.wait()
         os.close(master)
 
     run(test())
+
+
+def shell_on_a_pty() -> tuple[int, subprocess.Popen[bytes]]:
+    """A shell, and the host's end of its console. A process of asyncio's would leave a thread behind for a moment."""
+    master, slave = os.openpty()
+    shell = subprocess.Popen(["sh"], stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    os.close(slave)
+    return master, shell
 
 
 class Detachable(PairTransport):

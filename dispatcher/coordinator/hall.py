@@ -41,7 +41,7 @@ Call = tuple[str, Kind, str, str | None]
 class Room:
     """A group that is open.
 
-    :param touched: when a member last spoke, on the hall's clock.
+    :param touched: when a member last spoke, or a look found its dispatcher there, on the hall's clock.
     :param repeated: the requests of calls that their callers repeat without an id until they are answered.
     """
 
@@ -327,13 +327,19 @@ class Hall:
         """Forget the groups whose members have all vanished: for a whole expiry nobody spoke, and nobody is there."""
         if self._expiry is None:
             return
-        before = self._clock() - self._expiry
+        now = self._clock()
+        before = now - self._expiry
         text = f"nobody has spoken for {self._expiry:g} s"
-        for room in [room for room in self.rooms.values() if room.touched <= before and not self._attended(room)]:
-            room.group.refuse_joins(text)
-            self._drop(room, "expired", text)
-        for forming in [forming for forming in self.forming.values() if forming.touched <= before]:
-            if not self.watch.attended(forming.name, forming.members):
+        for room in list(self.rooms.values()):
+            if self._attended(room):
+                room.touched = now
+            elif room.touched <= before:
+                room.group.refuse_joins(text)
+                self._drop(room, "expired", text)
+        for forming in list(self.forming.values()):
+            if self.watch.attended(forming.name, forming.members):
+                forming.touched = now
+            elif forming.touched <= before:
                 forming.refuse(text)
                 self.watch.forget(forming.name, forming.members)
                 self._take_away(forming)

@@ -201,6 +201,27 @@ def test_a_client_whose_connection_is_cut_stays_again() -> None:
     in_time(scenario)
 
 
+def test_a_client_that_is_refused_once_stays_again() -> None:
+    """As where its request took longer than the server waits for one, the network being as it was when it was cut."""
+
+    async def scenario(time: Time) -> None:
+        async with serving() as lab, line(lab.port) as way:
+            one, two = client(lab.port, SERVER), client(way.port, CLIENT)
+            await asyncio.gather(one.join("j1"), two.join("j2"))
+            await until(lambda: lab.counters.staying == 2)
+            refusals = ["the request did not come in time"]
+            lab.server.desk.gate = lambda _request: refusals.pop() if refusals else None
+            way.cut()
+            await until(lambda: bool(told(lab, "absent")))
+            while refusals:
+                time.pass_(0.2)
+                await asyncio.sleep(0)
+            time.pass_(5)
+            await until(lambda: bool(told(lab, "back")))
+
+    in_time(scenario)
+
+
 def test_a_coordinator_that_is_stopped_and_started_again_misses_nobody() -> None:
     async def scenario(time: Time) -> None:
         journal = MemoryJournal()
@@ -305,6 +326,32 @@ def test_a_group_in_which_a_dispatcher_stays_does_not_expire() -> None:
         lab.hall.expire()
         assert not lab.hall.rooms
         assert lab.hall.watch.count_absent() == 0
+
+    in_lab(scenario)
+
+
+def test_a_group_whose_dispatchers_are_away_for_a_moment_after_a_long_silence_does_not_expire() -> None:
+    async def scenario(lab: Lab) -> None:
+        for dispatcher in await pair(lab):
+            lab.clock.now += 3600
+            lab.hall.expire()
+            die(dispatcher)
+        taken = client(lab.port, SERVER, early=True)
+        taken._place = Place("f", SERVER, 2)
+        await taken.come("j3")
+        await until(lambda: lab.counters.staying == 1)
+        lab.clock.now += 3599
+        lab.hall.expire()
+        assert list(lab.hall.rooms) == ["g"]
+        die(taken)
+        await until(lambda: lab.hall.watch.count_absent() == 3)
+        lab.clock.now += 0.5
+        lab.hall.expire()
+        assert list(lab.hall.rooms) == ["g"]
+        lab.clock.now += 0.5
+        lab.hall.expire()
+        assert not lab.hall.rooms
+        assert list(lab.hall.forming) == ["f"]
 
     in_lab(scenario)
 

@@ -15,6 +15,7 @@ import contextlib
 import logging
 import socket
 import ssl as tls
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -262,14 +263,14 @@ class _Connection(asyncio.Protocol):
         return self._half_close and self._pending is None
 
     def late(self) -> None:
-        """The request has not come whole in time."""
-        self._malformed("late", "the request did not come in time")
+        """The request has not come whole in time; the network may be to blame, so it may be made again."""
+        self._malformed("late", "the request did not come in time", wire.unheard)
 
-    def _malformed(self, kind: str, reason: str) -> None:
+    def _malformed(self, kind: str, reason: str, reply: Callable[[str], bytes] = wire.nack) -> None:
         self._server.counters.malformed[kind] += 1
         _log.info("refused: %s", reason, extra={"peer": self._transport.get_extra_info("peername")})
         self._buffer = None
-        self._reply(wire.nack(reason))
+        self._reply(reply(reason))
 
     def _request(self, body: bytes) -> None:
         server = self._server

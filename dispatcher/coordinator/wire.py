@@ -390,6 +390,12 @@ WAIT: Final = frame({"response": "wait", **_OURS})
 """Not yet; ask again."""
 
 
+def unheard(reason: str) -> bytes:
+    """``wait``, as the request has not come whole. Whoever asks again gets its answer; nobody reads the reason but
+    a person."""
+    return frame({"response": "wait", "reason": reason, **_OURS})
+
+
 def group_data(members: Sequence[Member]) -> bytes:
     """The group is complete: everybody's role by id, in the order of the group."""
     return frame({"response": "group_data", "roles": {member.id: member.role for member in members}, **_OURS})

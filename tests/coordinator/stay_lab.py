@@ -73,24 +73,29 @@ async def stay(lab: Lab, member: str, join: str, group: str = "g") -> Stay:
 
 @dataclass
 class Line:
-    """A way to a port that can be cut."""
+    """A way to a port that can be cut, and on which requests can be held up."""
 
     to: int
     port: int = 0
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    free: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.to)
         self.writers += [writer, there_writer]
-        for source, sink in ((reader, there_writer), (there_reader, writer)):
-            task = asyncio.get_running_loop().create_task(self._pass_on(source, sink))
+        for source, sink, free in ((reader, there_writer, self.free), (there_reader, writer, None)):
+            task = asyncio.get_running_loop().create_task(self._pass_on(source, sink, free))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
 
-    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pass_on(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, free: asyncio.Event | None
+    ) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await source.read(65536):
+                if free is not None:
+                    await free.wait()
                 sink.write(data)
         sink.close()
 
@@ -105,6 +110,7 @@ class Line:
 async def line(to: int) -> AsyncIterator[Line]:
     """A way to a port until the end of the block."""
     made = Line(to)
+    made.free.set()
     server = await asyncio.start_server(made.carry, "127.0.0.1", 0)
     made.port = server.sockets[0].getsockname()[1]
     try:

@@ -76,7 +76,8 @@ def test_a_client_that_says_nothing_stops_nobody() -> None:
 def test_silence_ends_at_the_deadlines() -> None:
     async def scenario(lab: Lab) -> None:
         for answer in await asyncio.gather(lab.raw(b""), lab.raw(b"00000014{")):
-            assert json.loads(answer[8:])["reason"] == "the request did not come in time"
+            reply = json.loads(answer[8:])
+            assert (reply["response"], reply["reason"]) == ("wait", "the request did not come in time")
         assert lab.counters.malformed == {"late": 2}
 
     in_lab(scenario, limits=Limits(header=0.05, body=0.05))

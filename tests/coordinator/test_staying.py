@@ -201,23 +201,26 @@ def test_a_client_whose_connection_is_cut_stays_again() -> None:
     in_time(scenario)
 
 
-def test_a_client_that_is_refused_once_stays_again() -> None:
-    """As where its request took longer than the server waits for one, the network being as it was when it was cut."""
-
+def test_a_client_whose_requests_the_network_brings_too_late_makes_them_again() -> None:
     async def scenario(time: Time) -> None:
         async with serving() as lab, line(lab.port) as way:
             one, two = client(lab.port, SERVER), client(way.port, CLIENT)
             await asyncio.gather(one.join("j1"), two.join("j2"))
             await until(lambda: lab.counters.staying == 2)
-            refusals = ["the request did not come in time"]
-            lab.server.desk.gate = lambda _request: refusals.pop() if refusals else None
+            way.free.clear()
             way.cut()
             await until(lambda: bool(told(lab, "absent")))
-            while refusals:
-                time.pass_(0.2)
-                await asyncio.sleep(0)
-            time.pass_(5)
+            before = lab.counters.accepted
+            sending = asyncio.ensure_future(two.send("s", "m", []))
+            time.pass_(1)
+            await until(lambda: lab.counters.accepted == before + 2)
+            time.pass_(Limits().header)
+            await until(lambda: lab.counters.malformed["late"] == 2)
+            way.free.set()
+            await sending
+            time.pass_(1)
             await until(lambda: bool(told(lab, "back")))
+            assert told(lab, "left") == []
 
     in_time(scenario)
 

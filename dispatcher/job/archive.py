@@ -45,6 +45,9 @@ _SILENCE: Final = 60.0
 
 _DEEPEST: Final = 100
 _LONGEST: Final = 4096
+_LINKS: Final = 40
+"""Links that one path may lead through, as on Linux (path_resolution(7))."""
+
 _XZ_MEMORY: Final = 128 * 1024 * 1024
 _AT_ONCE: Final = 64 * 1024
 
@@ -164,7 +167,9 @@ def unpack(data: bytes) -> dict[str, Entry]:
         with tarfile.open(fileobj=io.BytesIO(_uncompressed(data)), mode="r:") as archive:
             for member in archive:
                 _add(tree, archive, member)
-    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+    except _Unsound:
+        raise
+    except Exception as error:  # tarfile lets through what its parts raise: IndexError, RecursionError …
         raise _Unsound(f"it is no tar archive: {error}") from error
     return dict(tree.files())
 
@@ -244,6 +249,8 @@ class _Tree:
             raise _Unsound(f"it holds more than {FILES_LIMIT} files and directories")
 
     def weigh(self, size: int, path: PurePosixPath) -> None:
+        if size < 0:
+            raise _Unsound(f"{quoted(str(path))} has a negative size")
         self._bytes += size
         if self._bytes > BYTES_LIMIT:
             raise _Unsound(f"it holds more than {BYTES_LIMIT // 1024**2} MiB with {quoted(str(path))}")
@@ -300,7 +307,7 @@ class _Tree:
                 done = step
                 continue
             followed += 1
-            if followed > len(self.links):
-                raise _Unsound(f"the link {quoted(str(path))} leads to itself")
+            if followed > _LINKS:
+                raise _Unsound(f"the link {quoted(str(path))} leads to itself, or through more than {_LINKS} links")
             done, pending = PurePosixPath(), [*self.links[step].parts, *pending]
         return done

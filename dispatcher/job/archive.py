@@ -27,6 +27,7 @@ from urllib.parse import unquote, urlsplit
 from dispatcher.console.install import Entry
 from dispatcher.errors import FileError
 from dispatcher.job.origin import BYTES_LIMIT, FILES_LIMIT
+from dispatcher.job.results import printable
 from dispatcher.wording import quoted
 
 SCHEMES: Final = ("http", "https", "file")
@@ -100,7 +101,8 @@ def fetch(url: str, where: str, timeout: float = DOWNLOAD_TIMEOUT) -> bytes:
     if not isinstance(result, OSError | http.client.HTTPException | ValueError):
         raise result
     why = result.strerror if isinstance(result, OSError) and result.strerror else str(result)
-    raise FileError(f"{quoted(url, 200)} cannot be downloaded: {why}", where=where) from result
+    # The server may have chosen the words.
+    raise FileError(f"{quoted(url, 200)} cannot be downloaded: {printable(why[:200])}", where=where) from result
 
 
 def _read(url: str, deadline: float) -> bytes:

@@ -224,6 +224,9 @@ def test_what_cannot_be_fetched_is_told_with_its_line(server: Server, tmp_path: 
     secret.write_bytes(b"x")
     server.answers["/held"] = lambda _request: server.over.wait() and None
     assert why(server.serve("/gone", b"", 404)) == "the server says 404 Not Found"
+    server.answers["/rude"] = lambda request: request.send_error(404, "\x1b[31m" + "x" * 1000)
+    assert why(f"{server.url}/rude").startswith("the server says 404 \\x1b[31mxxx")
+    assert len(why(f"{server.url}/rude")) < 250
     assert "file" in why(server.serve("/moved", b"", 302, to=secret.as_uri()))
     assert why(server.serve("/loop", b"", 302, to="/loop")).startswith("the server says 302 ")
     assert why(server.serve("/large", bytes(ARCHIVE_LIMIT + 1))) == "it is larger than 8 MiB"

@@ -27,6 +27,7 @@ from urllib.parse import unquote, urlsplit
 from dispatcher.console.install import Entry
 from dispatcher.errors import FileError
 from dispatcher.job.origin import BYTES_LIMIT, FILES_LIMIT
+from dispatcher.job.results import printable
 from dispatcher.wording import quoted
 
 SCHEMES: Final = ("http", "https", "file")
@@ -45,6 +46,9 @@ _SILENCE: Final = 60.0
 
 _DEEPEST: Final = 100
 _LONGEST: Final = 4096
+_LINKS: Final = 40
+"""Links that one path may lead through, as on Linux (path_resolution(7))."""
+
 _XZ_MEMORY: Final = 128 * 1024 * 1024
 _AT_ONCE: Final = 64 * 1024
 
@@ -97,7 +101,8 @@ def fetch(url: str, where: str, timeout: float = DOWNLOAD_TIMEOUT) -> bytes:
     if not isinstance(result, OSError | http.client.HTTPException | ValueError):
         raise result
     why = result.strerror if isinstance(result, OSError) and result.strerror else str(result)
-    raise FileError(f"{quoted(url, 200)} cannot be downloaded: {why}", where=where) from result
+    # The server may have chosen the words.
+    raise FileError(f"{quoted(url, 200)} cannot be downloaded: {printable(why[:200])}", where=where) from result
 
 
 def _read(url: str, deadline: float) -> bytes:
@@ -164,7 +169,9 @@ def unpack(data: bytes) -> dict[str, Entry]:
         with tarfile.open(fileobj=io.BytesIO(_uncompressed(data)), mode="r:") as archive:
             for member in archive:
                 _add(tree, archive, member)
-    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+    except _Unsound:
+        raise
+    except Exception as error:  # tarfile lets through what its parts raise: IndexError, RecursionError …
         raise _Unsound(f"it is no tar archive: {error}") from error
     return dict(tree.files())
 
@@ -244,6 +251,8 @@ class _Tree:
             raise _Unsound(f"it holds more than {FILES_LIMIT} files and directories")
 
     def weigh(self, size: int, path: PurePosixPath) -> None:
+        if size < 0:
+            raise _Unsound(f"{quoted(str(path))} has a negative size")
         self._bytes += size
         if self._bytes > BYTES_LIMIT:
             raise _Unsound(f"it holds more than {BYTES_LIMIT // 1024**2} MiB with {quoted(str(path))}")
@@ -300,7 +309,7 @@ class _Tree:
                 done = step
                 continue
             followed += 1
-            if followed > len(self.links):
-                raise _Unsound(f"the link {quoted(str(path))} leads to itself")
+            if followed > _LINKS:
+                raise _Unsound(f"the link {quoted(str(path))} leads to itself, or through more than {_LINKS} links")
             done, pending = PurePosixPath(), [*self.links[step].parts, *pending]
         return done

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from dispatcher.console.connection import Console
 from dispatcher.console.shell import Shell
-from dispatcher.errors import ConsoleError, ConsoleTimeout, JobEnded, MultinodeError
+from dispatcher.errors import CallRefused, ConsoleError, ConsoleTimeout, JobEnded, MultinodeError
 from dispatcher.job.definition import Test
 from dispatcher.job.interactive import Command, Delay, Failure, GroupCall, Script, filled
 from dispatcher.job.requests import Requester, request_of
@@ -99,7 +99,11 @@ class Dialogue:
 
     async def _call(self, call: GroupCall, timeout: float | None) -> None:
         words = [filled(word, self._values) for word in call.words]
-        data = await self._requester.call(request_of(call.call, words, call.where), timeout)
+        try:
+            request = request_of(call.call, words, call.where)
+        except CallRefused as error:
+            raise CallRefused(f"{call.call}: {error.what}", where=call.where) from None
+        data = await self._requester.call(request, timeout)
         # Of a key that several members have sent, the first one's holds: later ones must not replace it.
         self._values.update({key: value for pairs in reversed(list(data.values())) for key, value in pairs.items()})
 

@@ -42,13 +42,19 @@ def content(secrets: Mapping[str, str]) -> bytes:
 
 
 def hider(values: Iterable[str]) -> Hide:
-    """What takes some values out of a text."""
+    """What takes some values out of a text, also as Python's ``repr`` shows them in one."""
+    shown = {each for value in values if len(value) >= HIDDEN_FROM for each in _spellings(value)}
     # The longest first: one may begin with another.
-    hidden = sorted((value for value in values if len(value) >= HIDDEN_FROM), key=len, reverse=True)
+    hidden = sorted(shown, key=len, reverse=True)
     if not hidden:
         return str
     pattern = re.compile("|".join(map(re.escape, hidden)))
     return lambda text: pattern.sub(HIDDEN, text)
+
+
+def _spellings(value: str) -> tuple[str, ...]:
+    doubled = value.replace("\\", "\\\\")
+    return value, doubled, doubled.replace("'", "\\'")
 
 
 def hidden_in(data: Any, hide: Hide) -> Any:

@@ -306,7 +306,7 @@ class MemberRun:
         if self._shell is not None and not self._shell.busy:
             with contextlib.suppress(MultinodeError):
                 await self._shell.leave()
-        directory = None if self._shell is None else self._kit.directory
+        directory = self._kit.directory if self._installed or self._shell is not None else None
         self.kept = Kept(self.seat.member, self.seat.device.name, access or "", directory, access is None)
         if access is not None:
             await self.finish()

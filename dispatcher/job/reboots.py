@@ -24,6 +24,8 @@ ANSWER = 20.0
 SETTLE = 1.0
 """Seconds after which what a shell that was left shows is over."""
 
+_STEP_DIGITS: Final = 9
+
 
 @dataclass(frozen=True, slots=True)
 class Announced:
@@ -75,7 +77,8 @@ class Reboots:
         :raises CallRefused: the test could not go on after it.
         """
         suite, step, boot_id = (*args, "", "", "")[:3]
-        number = int(step) if step.isascii() and step.isdigit() else 0
+        # A device that lies may send more digits than int() takes.
+        number = int(step) if step.isascii() and step.isdigit() and len(step) <= _STEP_DIGITS else 0
         if suite not in self._steps or suite != running or not self._behind[suite] < number <= self._steps[suite]:
             raise CallRefused("only a step of the definition that runs can reboot the device")
         if not self._noticed:

@@ -15,10 +15,11 @@ from typing import Final
 
 from dispatcher.coordinator.client import GroupClient
 from dispatcher.errors import CallRefused, MultinodeError
-from dispatcher.framing.grammar import ID_LIMIT
+from dispatcher.framing import grammar
 from dispatcher.group.needs import Kind
 from dispatcher.job import keys
 from dispatcher.job.calls import checked_id
+from dispatcher.job.results import printable
 from dispatcher.job.testdef import Definition
 from dispatcher.job.yamlfile import DURATION_LIMIT, Node
 from dispatcher.wording import nearest, quoted
@@ -66,7 +67,7 @@ def _request(entry: Node, roles: frozenset[str]) -> Request:
     found = entry.mapping(keys.REQUEST)
     call = entry.need(found, "request")
     kind = _KINDS[call.choice(_KINDS)]
-    message_id = entry.need(found, "messageID").line_of_text(ID_LIMIT)
+    message_id = entry.need(found, "messageID").line_of_text(grammar.ID_LIMIT)
     if any(char.isspace() or char == "=" for char in message_id):
         raise found["messageID"].error(f"a message ID is one word without '=', not {quoted(message_id)}")
     role = None
@@ -126,6 +127,8 @@ def request_of(call: str, words: Sequence[str], where: str) -> Request:
             key, equals, value = word.partition("=")
             if not key or not equals:
                 raise CallRefused(f"{word!r} is not key=value")
+            if not grammar.is_printable(word):  # a success may match several lines, a cache file's line is one
+                raise CallRefused(f"{quoted(word)} holds a newline or another control character")
             message[key] = value
     elif call == "lava-wait-all" and len(more) == 1 and more[0].startswith("role="):
         role = more[0].removeprefix("role=")
@@ -178,7 +181,8 @@ class Requester:
         args = [request.message_id, *([request.role] if request.role else [])]
         if request.kind is None:
             args += [f"{key}={value}" for key, value in message.items()]
-        self.note("call", name=name, args=args, request=0)
+        shown = [printable(arg) for arg in args]
+        self.note("call", name=name, args=shown, request=0)
         began = asyncio.get_running_loop().time()
         data: Mapping[str, Mapping[str, str]] = {}
         try:
@@ -191,10 +195,11 @@ class Requester:
                 self._keep(request, data)
         except MultinodeError as error:
             waited = round(asyncio.get_running_loop().time() - began, 6)
-            self.note("failed", name=name, args=args, request=0, waited=waited, reason=error.what)
+            self.note("failed", name=name, args=shown, request=0, waited=waited, reason=error.what)
             raise
         waited = round(asyncio.get_running_loop().time() - began, 6)
-        self.note("answered", name=name, args=args, request=0, waited=waited, data=data)
+        told = {member: {key: printable(value) for key, value in pairs.items()} for member, pairs in data.items()}
+        self.note("answered", name=name, args=shown, request=0, waited=waited, data=told)
         return data
 
     def _keep(self, request: Request, data: Mapping[str, Mapping[str, str]]) -> None:

@@ -51,6 +51,7 @@ class _Watch:
         self, console: Console, monitors: Sequence[Monitor], suites: Sequence[str], results: MemberResults, note: Note
     ) -> None:
         self._console = console
+        self._monitors = monitors
         self._watcher = Watcher(monitors)
         self._suites = suites
         self._results = results
@@ -102,7 +103,10 @@ class _Watch:
         for event in events:
             match event:
                 case Began():
-                    self._results.start_run(self._suites[event.monitor])
+                    suite = self._suites[event.monitor]
+                    # Another monitor of this action may have the same name, as in LAVA.
+                    self._results.plan({suite: self._monitors[event.monitor]})
+                    self._results.start_run(suite)
                 case Ended():
                     self._results.end_run(self._suites[event.monitor])
                 case Found():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,33 @@ def test_a_failure_that_ends_the_member(
     assert ran.reason(1, "lava", "0_loader") == reason
     assert ran.reason(1, "lava", "job") == f"loader: {reason}"
     assert f"1 (board) has left: loader: {reason}" in ran.out
+
+
+def test_what_spans_lines_is_not_sent(multinode: Multinode, write: Write, devices: Path) -> None:
+    script = [
+        {"command": "load x", "successes": [{"message": "loading(?P<ALL>.*)4096"}]},
+        {"lava-send": "loaded all={ALL}"},
+    ]
+    ran = multinode("run", write("job.yaml", job(script, ["true"])), "--devices", devices)
+    assert ran.status == 1
+    why = "lava-send: 'all= x\\r\\nloaded ' holds a newline or another control character"
+    assert ran.reason(1, "lava", "0_loader") == why
+    assert re.search(r"job\.yaml:[0-9]+: lava-send: 'all=", ran.out)
+
+
+def test_what_a_device_says_reaches_no_terminal_as_it_is(multinode: Multinode, write: Write, devices: Path) -> None:
+    program = "printf '=> '; head -n 1; printf 'a \\377 b=> '; cat"
+    script = [
+        {"command": "x", "successes": [{"message": "a (?P<BYTE>.) b"}]},
+        {"lava-send": "byte b={BYTE}"},
+        {"lava-wait": "byte"},
+    ]
+    loader = {"device_type": "loader", "console": {"command": f"sh {write('program', program)}"}}
+    known = yaml.safe_load(devices.read_text())["devices"] | {"loader": loader}
+    text = write("devices.yaml", yaml.safe_dump({"devices": known}))
+    ran = multinode("run", write("job.yaml", job(script, ["lava-send byte"])), "--devices", text)
+    assert ran.status == 0, ran.out + ran.err
+    assert "lava-send byte b=\\xff" in ran.out
 
 
 def test_a_script_begins_at_its_own_prompt_where_nobody_names_another(

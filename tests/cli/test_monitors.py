@@ -106,3 +106,13 @@ def test_what_follows_the_last_end_is_the_next_actions(multinode: Multinode, wri
     ran = multinode("run", write("job.yaml", text), "--devices", write("d.yaml", devices(SELF_TEST)))
     assert ran.result(1, "0_Boot", "memory") == "pass", ran.out + ran.err
     assert ran.result(1, "1_self", "fork") == "fail"
+
+
+def test_two_monitors_of_one_name_have_words_of_their_own(multinode: Multinode, write: Write) -> None:
+    document = yaml.safe_load(job().replace("lava-wait go", "true"))
+    first, second = document["actions"][0]["test"]["monitors"]
+    second |= {"name": first["name"], "fixupdict": {"PASS": "fail", "FAIL": "pass"}}
+    text = write("job.yaml", yaml.safe_dump(document))
+    ran = multinode("run", text, "--devices", write("d.yaml", devices(SELF_TEST)))
+    assert ran.status == 0, ran.out + ran.err
+    assert ran.result(1, "0_Boot", "memory") == ran.result(1, "0_Boot", "fork") == "pass"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from .conftest import LOCAL, PATIENCE, Multinode, job_text
 from .test_board import Board, board, devices
@@ -54,6 +56,31 @@ def test_what_somebody_types_while_a_call_waits_is_no_frame(
                 break
         out, _err = run.communicate(timeout=PATIENCE)
     assert run.returncode == 0, out
+
+
+def test_the_files_of_earlier_tests_are_named_behind_an_interactive_one(
+    write: Write, command: list[str], tmp_path: Path
+) -> None:
+    document = yaml.safe_load(job_text({"a": ["true"]}))
+    script = [{"command": "nothing", "successes": [{"message": "never said"}]}]
+    interactive = [{"name": "x", "prompts": ["[#$] $"], "script": script}]
+    document["actions"].append({"test": {"role": "a", "timeout": {"seconds": 60}, "interactive": interactive}})
+    job = write("job.yaml", yaml.safe_dump(document, sort_keys=False))
+    shell = write("d.yaml", "devices: {local: {device_type: board, console: {command: sh -i}, prompts: ['[#$] $']}}")
+    arguments = ["run", job, "--devices", shell, "--output", tmp_path / "o", "--keep"]
+    with subprocess.Popen([*command, *map(str, arguments)], stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        said = ""
+        while "Ctrl-C here closes it" not in said:
+            line = run.stderr.readline()
+            assert line, said
+            said += line
+        run.send_signal(signal.SIGINT)
+        run.communicate(timeout=PATIENCE)
+    found = re.search(r"1 \(a\) is left on local, with its files in (\S+)\n", said)
+    assert found, said
+    assert Path(found.group(1), "bin", "lava-send").exists()
+    shutil.rmtree(found.group(1))
 
 
 def test_a_local_shell_is_kept_until_ctrl_c(write: Write, command: list[str], tmp_path: Path, mark: str) -> None:

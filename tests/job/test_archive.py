@@ -89,6 +89,19 @@ def test_links_are_followed_inside() -> None:
     }
 
 
+def raw(name: str, kind: bytes, numbers: dict[int, int]) -> bytes:
+    """A header with numbers at some offsets, in GNU's notation of big and negative ones."""
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    for offset, number in numbers.items():
+        header[offset : offset + 12] = tarfile.itn(number, 12, tarfile.GNU_FORMAT)  # type: ignore[attr-defined]
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+CHAIN = packed(*(link(f"l{n}", f"l{n + 1}/" + "/".join("x" * 90)) for n in range(900)))
 DEEP = "/".join(["d"] * 200)
 BOMB = packed(file("zeros", bytes(ARCHIVE_LIMIT)))
 
@@ -121,8 +134,12 @@ BOMB = packed(file("zeros", bytes(ARCHIVE_LIMIT)))
         (packed(file("a"), mode="w")[:600], "it is no tar archive: "),
         (b"<html>", "it is no tar archive: "),
         (b"", "it is no tar archive: "),
+        (raw("a", tarfile.GNUTYPE_SPARSE, {483: -(10**12)}), "'a' has a negative size"),
+        (raw("a", tarfile.GNUTYPE_SPARSE, {482: 1}), "it is no tar archive: "),
+        (raw("a", tarfile.GNUTYPE_LONGNAME, {}) * 2000, "it is no tar archive: "),
+        (CHAIN, "the link 'l0' leads to itself, or through more than 40 links"),
     ],
-    ids=map(str, range(25)),  # not of the archives, which hold the time
+    ids=map(str, range(29)),  # not of the archives, which hold the time
 )
 def test_an_archive_that_will_not_do(data: bytes, why: str) -> None:
     with pytest.raises(_Unsound) as caught:
@@ -207,6 +224,9 @@ def test_what_cannot_be_fetched_is_told_with_its_line(server: Server, tmp_path: 
     secret.write_bytes(b"x")
     server.answers["/held"] = lambda _request: server.over.wait() and None
     assert why(server.serve("/gone", b"", 404)) == "the server says 404 Not Found"
+    server.answers["/rude"] = lambda request: request.send_error(404, "\x1b[31m" + "x" * 1000)
+    assert why(f"{server.url}/rude").startswith("the server says 404 \\x1b[31mxxx")
+    assert len(why(f"{server.url}/rude")) < 250
     assert "file" in why(server.serve("/moved", b"", 302, to=secret.as_uri()))
     assert why(server.serve("/loop", b"", 302, to="/loop")).startswith("the server says 302 ")
     assert why(server.serve("/large", bytes(ARCHIVE_LIMIT + 1))) == "it is larger than 8 MiB"

@@ -49,6 +49,13 @@ def test_values_are_taken_out_of_texts() -> None:
     }
 
 
+@pytest.mark.parametrize("secret", ["pa\\\\ss", "it's\"so", "a'b\"c\\\\d"])
+def test_values_are_taken_out_where_a_message_quotes_them(secret: str) -> None:
+    hide = hider([secret])
+    assert hide(f"the console said last: {f'x {secret}'!r}").strip("'\"").endswith("x [hidden]")
+    assert hide(secret) == "[hidden]"
+
+
 def test_without_secrets_nothing_is_touched() -> None:
     data = {"a": ("b",)}
     assert hidden_in(data, hider(["x"])) is data

@@ -41,7 +41,17 @@ def planned(*, limit: float | None = None, noticed: bool = True) -> Reboots:
 
 @pytest.mark.parametrize(
     "args",
-    [("0_a", "0"), ("0_a", "4"), ("0_a", "x"), ("0_a", "\N{SUPERSCRIPT TWO}"), ("0_a",), ("1_b", "1"), ("2_c", "1")],
+    [
+        ("0_a", "0"),
+        ("0_a", "4"),
+        ("0_a", "x"),
+        ("0_a", "\N{SUPERSCRIPT TWO}"),
+        ("0_a", "9" * 5000),
+        ("0_a",),
+        ("1_b", "1"),
+        ("2_c", "1"),
+    ],
+    ids=map(str, range(8)),
 )
 def test_a_step_that_does_not_run_cannot_reboot(args: tuple[str, ...]) -> None:
     with pytest.raises(CallRefused, match="only a step of the definition that runs can reboot the device"):

@@ -122,6 +122,9 @@ class Live:
     def _damage(self, data: dict[str, Any]) -> str:
         return self._paint(f"a damaged marker was not believed, {data['reason']}: {data['text']}", _RED)
 
+    def _untaken(self, data: dict[str, Any]) -> str:
+        return self._paint(data["reason"], _RED)
+
     def _install_failed(self, _data: dict[str, Any]) -> str:
         return self._paint("the install steps of a definition failed", _RED)
 

@@ -22,10 +22,13 @@ class SerialPort:
     def __init__(self, url: str, port: serial.Serial) -> None:
         self._url = url
         self._port = port
+        self._begun = b""
 
     def read(self) -> bytes:
-        data: bytes = self._port.read(1)
-        return data + self._more() if data else data
+        self._begun = self._port.read(1)
+        data = self._begun + self._more() if self._begun else b""
+        self._begun = b""
+        return data
 
     def _more(self) -> bytes:
         if not self._url.lower().startswith("socket://"):
@@ -46,7 +49,7 @@ class SerialPort:
     def last_words(self) -> bytes:
         """pyserial's ``rfc2217://`` tells the end before the rest, which it keeps to itself."""
         unread: Any = getattr(self._port, "_read_buffer", None)
-        words = b""
+        words = self._begun
         with contextlib.suppress(queue.Empty):
             while isinstance(unread, queue.Queue):
                 words += unread.get_nowait() or b""

@@ -62,14 +62,16 @@ class LabgridPort:
         self._read: Callable[..., bytes | None] = inspect.unwrap(type(console).read)
         self._write: Callable[..., int | None] = inspect.unwrap(type(console).write)
         self._ending = threading.Event()
+        self._begun = b""
 
     def read(self) -> bytes:
         # Some drivers wait until they have as much as they were asked for.
-        data = self._some(1, POLL)
-        if data:
-            return data + self._some(grammar.READ_SIZE, 0.0)
-        self._ending.wait(_EMPTY)
-        return b""
+        self._begun = self._some(1, POLL)
+        data = self._begun + self._some(grammar.READ_SIZE, 0.0) if self._begun else b""
+        self._begun = b""
+        if not data:
+            self._ending.wait(_EMPTY)
+        return data
 
     def _some(self, size: int, timeout: float) -> bytes:
         try:
@@ -90,7 +92,7 @@ class LabgridPort:
         self._ending.set()
 
     def last_words(self) -> bytes:
-        return b""
+        return self._begun
 
     def reason(self, error: Exception) -> str:
         return " ".join(f"labgrid's console ended: {type(error).__name__}: {error}".split())

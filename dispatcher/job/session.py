@@ -247,7 +247,7 @@ class TestSession:
 
     def _complain(self, what: str, trouble: str | None) -> None:
         if trouble:
-            self._note("damage", reason=f"a {what} was not taken: {trouble}", text="", offset=0)
+            self._note("untaken", reason=f"a {what} was not taken: {trouble}")
 
     # --- events --------------------------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ from dispatcher.console.connection import Console
 from dispatcher.errors import JobEnded, MultinodeError
 from dispatcher.job.definition import Test
 from dispatcher.job.monitors import Began, Ended, Found, Monitor, Watcher
-from dispatcher.job.results import MemberResults, printable
+from dispatcher.job.results import MemberResults
 from dispatcher.job.session import KEPT_LIMIT, OUTPUT_LINE_LIMIT, Note, shown
+from dispatcher.wording import quoted
 
 QUIET: Final = 0.2
 """Seconds after which results are looked for in what has come, though it is not much."""
@@ -122,4 +123,4 @@ class _Watch:
         if self._kept <= KEPT_LIMIT:
             trouble = self._results.take(found.name, found.result, found.measurement, found.unit)
         if trouble:
-            self._note("damage", reason=f"a result was not taken: {trouble}", text=printable(found.name), offset=0)
+            self._note("untaken", reason=f"the result {quoted(found.name)} was not taken: {trouble}")

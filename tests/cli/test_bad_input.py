@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from .conftest import LOCAL, Multinode, job_text
 
@@ -160,9 +161,10 @@ def test_a_console_that_is_lost_in_a_test_fails_the_others_waits(multinode: Mult
 
 
 def test_a_test_action_that_takes_too_long(multinode: Multinode, write: Write) -> None:
-    job = job_text({"a": ["sleep 1000"], "b": ["true"]}).replace("action:\n    minutes: 1", "action:\n    seconds: 1")
-    ran = multinode("run", write("job.yaml", job), "--devices", LOCAL)
-    assert ran.status == 1
+    job = yaml.safe_load(job_text({"a": ["sleep 1000"], "b": ["true"]}))
+    job["actions"][0]["test"]["timeout"] = {"seconds": 4}
+    ran = multinode("run", write("job.yaml", yaml.safe_dump(job)), "--devices", LOCAL)
+    assert ran.status == 1, ran.err
     assert "local-1: the test action timed out" in ran.err
     assert ran.result(1, "lava", "0_a") == "fail"
     assert ran.result(2, "lava", "0_b") == "pass"

@@ -113,7 +113,7 @@ def test_an_interrupted_run_leaves_the_board_at_its_prompt(
 def test_a_test_that_takes_too_long_is_stopped_on_the_board(
     board: Board, write: Write, multinode: Multinode, mark: str
 ) -> None:
-    job = job_text({"a": ["sleep 1000"]}).replace("action:\n    minutes: 1", "action:\n    seconds: 3")
+    job = job_text({"a": ["sleep 1000"]}).replace("action:\n    minutes: 1", "action:\n    seconds: 6")
     ran = multinode("run", write("job.yaml", job), "--devices", write("d.yaml", devices(board.path)))
     assert ran.status == 1, ran.err
     assert ran.reason(1, "lava", "0_a") == "the test action timed out"
@@ -123,7 +123,7 @@ def test_a_test_that_takes_too_long_is_stopped_on_the_board(
 
 @pytest.mark.slow
 def test_a_test_that_does_not_heed_ctrl_c_is_told(board: Board, write: Write, multinode: Multinode) -> None:
-    job = job_text({"a": ["trap '' INT; sleep 1000"]}).replace("action:\n    minutes: 1", "action:\n    seconds: 3")
+    job = job_text({"a": ["trap '' INT; sleep 1000"]}).replace("action:\n    minutes: 1", "action:\n    seconds: 6")
     ran = multinode("run", write("job.yaml", job), "--devices", write("d.yaml", devices(board.path)))
     assert ran.status == 1, ran.err
     assert "the test does not heed Ctrl-C; it may still run on the device" in ran.out

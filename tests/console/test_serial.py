@@ -457,6 +457,25 @@ def test_a_relay_whose_port_fails_while_it_is_written_to_ends_the_console(monkey
     run(test())
 
 
+def test_what_a_relay_had_begun_to_read_when_its_port_failed_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from serial.urlhandler import protocol_loop
+
+    def broken(_port: object) -> int:
+        raise serial.SerialException("the cable was pulled")
+
+    monkeypatch.setattr(protocol_loop.Serial, "in_waiting", property(broken))
+
+    async def test() -> None:
+        async with opened(transport("loop://"), tmp_path / "log") as console:
+            await console.send(b"x")
+            assert str(await console.ended()) == "board: loop:// ended: the cable was pulled"
+
+    run(test())
+    assert (tmp_path / "log").read_bytes() == b"x"
+
+
 def test_a_relay_that_nobody_reads_is_closed_all_the_same(listener: socket.socket) -> None:
     """Its threads stand in the middle of a write, both ways."""
 

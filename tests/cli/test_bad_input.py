@@ -92,7 +92,7 @@ BROKEN_CONSOLES = {
 @pytest.mark.parametrize("name", BROKEN_CONSOLES)
 def test_a_console_that_is_no_use(name: str, multinode: Multinode, write: Write) -> None:
     devices, expected = BROKEN_CONSOLES[name]
-    job = GOOD.replace("action:\n    minutes: 1", "action:\n    seconds: 1")
+    job = GOOD.replace("action:\n    minutes: 1", "action:\n    seconds: 4")
     ran = multinode("run", write("job.yaml", job), "--devices", write("devices.yaml", devices))
     assert ran.status == 3, ran.out + ran.err
     assert f"multinode: {expected}" in ran.err

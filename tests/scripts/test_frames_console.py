@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import termios
@@ -121,7 +122,8 @@ class TestSeveralProcesses:
     def test_every_answer_finds_its_owner(self, device: Device) -> None:
         host = Host(device.test(self.JOBS.replace("ROUNDS", str(ROUNDS))), self.answer)
         assert host.finish(60 + ROUNDS) == 0
-        assert host.printed == b"ended\n"
+        # A host that is too busy to answer in time is asked twice, and its second answer may come to nobody.
+        assert re.sub(rb"#[A-Za-z]+#\n", b"", host.printed) == b"ended\n"
         assert len(host.requests) == len({request.args for request in host.requests}) == 6 * ROUNDS
         assert host.call.tty() == host.call.initial
 

@@ -85,7 +85,7 @@ BROKEN_CONSOLES = {
         "bad: no prompt came; waited for 'never# '",
     ),
     "never gives a prompt": (broken_device("cat", ", prompts: ['never# ']"), "bad: no prompt came"),
-    "has no shell": (broken_device("cat"), "bad: no shell answered"),
+    "has no shell": (broken_device('"sh -c \'trap \\"\\" INT; exec cat\'"'), "bad: no shell answered"),
 }
 
 

@@ -7,25 +7,24 @@ import contextlib
 import errno
 import os
 import shlex
-import socket
 import termios
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 import serial
-from pexpect import fdpexpect
 from pexpect.spawnbase import SpawnBase
 
 from dispatcher.console.holder import holder, is_simulated
 from dispatcher.console.port import SerialPort, close_port, explain
 from dispatcher.console.relay import POLL, Relay
-from dispatcher.console.transport import Option, Transport
+from dispatcher.console.transport import Option, Transport, spawn_on
 from dispatcher.errors import ConsoleError, UserError
+from dispatcher.keepalive import Keepalive
 
 RECONNECT: Final = 60
 """Seconds within which a line that was lost is to be there again, unless the device file says otherwise."""
 
-_KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 4))
+_KEEPALIVE: Final = Keepalive(idle=10, interval=5, count=4)
 """How a connection is found out whose other end has gone without a word, as on a power cut: after half a minute."""
 
 _FLAGS: Final = ("rtscts", "xonxoff", "dsrdtr")
@@ -89,10 +88,7 @@ class SerialTransport(Transport):
             self._port = self._open_port()
             self._was_open = True
             descriptor = self._port.fileno()
-        spawn: fdpexpect.fdspawn[bytes] = fdpexpect.fdspawn(descriptor, timeout=None, encoding=None)
-        spawn.delaybeforesend = None
-        spawn.delayafterread = None
-        return spawn
+        return spawn_on(descriptor)
 
     async def reopen(self) -> SpawnBase[bytes]:
         spawn = self.open()
@@ -147,9 +143,7 @@ class SerialTransport(Transport):
             _set_hupcl(port.fileno(), self._hupcl)
         connection: Any = getattr(port, "_socket", None)
         if connection is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in _KEEPALIVE:
-                connection.setsockopt(socket.IPPROTO_TCP, option, value)
+            _KEEPALIVE.set(connection)
 
     def _restrain(self, port: serial.Serial) -> None:
         """Have opening the port do no more than the device file says; pyserial has no options for that."""

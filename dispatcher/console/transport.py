@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, Final
 
+from pexpect import fdpexpect
 from pexpect.spawnbase import SpawnBase
 
 from dispatcher.errors import UserError
@@ -20,6 +21,14 @@ from dispatcher.errors import UserError
 Option = str | int | bool
 
 _LONGEST: Final = 7 * 24 * 3600
+
+
+def spawn_on(descriptor: int) -> SpawnBase[bytes]:
+    """Make pexpect's object for what a transport has opened itself; it never waits."""
+    spawn: fdpexpect.fdspawn[bytes] = fdpexpect.fdspawn(descriptor, timeout=None, encoding=None)
+    spawn.delaybeforesend = None
+    spawn.delayafterread = None
+    return spawn
 
 
 class Transport(ABC):

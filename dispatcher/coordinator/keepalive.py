@@ -1,11 +1,12 @@
-"""Finding out that the other side of a connection has vanished without closing it: TCP's keepalive (tcp(7))."""
+"""How members and their coordinator find out that the other side of a connection has vanished."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import socket
 from typing import Final
+
+from dispatcher.keepalive import Keepalive
 
 IDLE: Final = 30
 """Seconds without a word until the other side's kernel is asked whether it is still there."""
@@ -23,10 +24,7 @@ _SILENT: Final = frozenset(
 
 def keep_alive(transport: asyncio.BaseTransport) -> None:
     """Have a connection end when nobody is at its other end any more, though nothing is said on it."""
-    sock = transport.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in ((socket.TCP_KEEPIDLE, IDLE), (socket.TCP_KEEPINTVL, INTERVAL), (socket.TCP_KEEPCNT, COUNT)):
-        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    Keepalive(IDLE, INTERVAL, COUNT).set(transport.get_extra_info("socket"))
 
 
 def is_silence(error: BaseException | None) -> bool:

@@ -16,11 +16,10 @@ import pexpect
 from labgrid.driver import Driver
 from labgrid.factory import target_factory
 from labgrid.protocol import ConsoleProtocol
-from pexpect import fdpexpect
 from pexpect.spawnbase import SpawnBase
 
 from dispatcher.console.relay import POLL, Relay
-from dispatcher.console.transport import Option, Transport
+from dispatcher.console.transport import Option, Transport, spawn_on
 from dispatcher.framing import grammar
 
 _EMPTY: Final = 0.01
@@ -40,10 +39,7 @@ class LabgridTransport(Transport):
 
     def open(self) -> SpawnBase[bytes]:
         self._relay = Relay(lambda: LabgridPort(self._console))
-        spawn: fdpexpect.fdspawn[bytes] = fdpexpect.fdspawn(self._relay.descriptor, timeout=None, encoding=None)
-        spawn.delaybeforesend = None
-        spawn.delayafterread = None
-        return spawn
+        return spawn_on(self._relay.descriptor)
 
     async def close(self) -> None:
         if self._relay is not None:

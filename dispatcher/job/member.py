@@ -141,8 +141,7 @@ class MemberRun:
 
     def _give_up(self, reason: str) -> None:
         """Record why this member goes no further, for each definition that it has not ended too."""
-        self.results.abandon_run(reason)
-        self.results.expect_runs(overlay.runs(self._tests), reason)
+        self.results.never_ended(overlay.runs(self._tests), reason)
         self.results.add(JOB_SUITE, "job", "fail", reason=reason)
 
     # --- the whole ---------------------------------------------------------------------------------------------
@@ -231,17 +230,13 @@ class MemberRun:
             await self._console.send(b"\n")  # what was waited for last was the prompt that is waited for now
         self._shell = await self._reach_shell()
         self._note("shell")
-        if not self._installed or not await self._has_its_files(self._shell):
+        deadline = asyncio.get_running_loop().time() + DEFAULT_BOOT_TIMEOUT
+        if not self._installed or not await self._kit.is_there(self._shell, deadline):
             await self._prepare(self._shell)
             await self._join()
             await self._introduce(self._shell)
             self._installed = True
         return self._shell
-
-    async def _has_its_files(self, shell: Shell) -> bool:
-        """Whether what was put on the device is still there: a script may have started another system."""
-        deadline = asyncio.get_running_loop().time() + DEFAULT_BOOT_TIMEOUT
-        return await self._kit.is_there(shell, deadline)
 
     async def _join(self) -> None:
         if not self._joined:
@@ -329,7 +324,7 @@ class MemberRun:
     async def _boot_without_shell(self, first: Test) -> None:
         """Switch the device on and wait for a prompt, if anybody has said which. What monitors watch for may come long
         before the device file's prompts, so for them only the job's own count."""
-        boot = self._boots[-1] if self._boots else None
+        boot = self._boot
         deadline = self._boot_deadline()
         await self._switch_on()
         own = boot is not None and (boot.prompts or boot.auto_login)
@@ -337,9 +332,13 @@ class MemberRun:
         if own or (first.scripts and prompts):
             await self._log_in(deadline, prompts, booting=self._powered, believe=True)
 
+    @property
+    def _boot(self) -> Boot | None:
+        """The boot that counts now."""
+        return self._boots[-1] if self._boots else None
+
     def _boot_deadline(self) -> float:
-        boot = self._boots[-1] if self._boots else None
-        timeout = (boot.timeout if boot else None) or self._job.timeouts.action or DEFAULT_BOOT_TIMEOUT
+        timeout = (self._boot.timeout if self._boot else None) or self._job.timeouts.action or DEFAULT_BOOT_TIMEOUT
         return asyncio.get_running_loop().time() + timeout
 
     async def _log_in(
@@ -365,15 +364,15 @@ class MemberRun:
         return await console_shell.start(self._console, self.seat.device.lava_test_sh_cmd, deadline=deadline)
 
     async def _switch_on(self) -> None:
-        if self._boots and self._boots[-1].reset and not self._booted:
+        if self._boot is not None and self._boot.reset and not self._booted:
             await self._power_up(self.seat.device)
         self._booted = True
 
     def _prompts(self) -> Sequence[str]:
-        return (self._boots[-1].prompts if self._boots else ()) or self.seat.device.prompts
+        return (self._boot.prompts if self._boot else ()) or self.seat.device.prompts
 
     def _auto_login(self) -> AutoLogin | None:
-        return (self._boots[-1].auto_login if self._boots else None) or self.seat.device.auto_login
+        return (self._boot.auto_login if self._boot else None) or self.seat.device.auto_login
 
     async def _power_up(self, device: Device) -> None:
         """Reset a device whose file says how; one that can only be switched on is switched on."""
@@ -401,14 +400,17 @@ class MemberRun:
 
     async def _prepare(self, shell: Shell) -> None:
         """Put our scripts on the device."""
-        await self._kit.put_scripts(shell, self._deadline(self._tests[0].timeout if self._tests else None))
+        await self._kit.put_scripts(shell, self._preparing_deadline())
         self._directory_is_here = self._hosts.is_here(self._kit.boot_id)
 
     async def _introduce(self, shell: Shell) -> None:
         """Tell the scripts on the device what they must know of it and of the group, which is complete now."""
-        deadline = self._deadline(self._tests[0].timeout if self._tests else None)
+        deadline = self._preparing_deadline()
         shared = await self._hosts.shared(self.seat.member.id, self._kit.boot_id)
         await self._kit.introduce(shell, self._members, deadline, shared=shared)
+
+    def _preparing_deadline(self) -> float:
+        return self._deadline(self._tests[0].timeout if self._tests else None)
 
     def _deadline(self, timeout: float | None) -> float:
         timeout = timeout or self._job.timeouts.action or self._job.timeouts.job
@@ -480,7 +482,7 @@ class MemberRun:
         return Reboots(
             RebootWatch(self._console, shown),
             {suite: len(definition.steps) for suite, definition in files.definitions.items()},
-            limit=self._boots[-1].timeout if self._boots else None,
+            limit=self._boot.timeout if self._boot else None,
             deadline=deadline,
             noticed=bool(shown),
         )

@@ -212,13 +212,13 @@ class Hall:
         if coming and member.id in forming.left and forming.requests[member.id] == request:
             raise CallRefused(forming.lost() or "")  # it was on its way when its member left
         self._admit(forming, member)
-        if coming and forming.requests.get(member.id) != request:  # else it may have joined since, and this is late
+        if not coming:
+            forming.coming.discard(member.id)
+        elif forming.requests.get(member.id) != request:  # else it may have joined since, and this is late
             forming.coming.add(member.id)
         forming.touched = self._clock()
         forming.requests[member.id] = request
         forming.left.pop(member.id, None)
-        if not coming:
-            forming.coming.discard(member.id)
         if lost := forming.lost():
             raise CallRefused(lost)
         if len(forming.members) == forming.size and not forming.coming:

@@ -58,6 +58,17 @@ def test_what_somebody_types_while_a_call_waits_is_no_frame(
     assert run.returncode == 0, out
 
 
+def until_it_is_kept(run: subprocess.Popen[str]) -> str:
+    """What a run says until it waits for a person."""
+    assert run.stderr is not None
+    said = ""
+    while "Ctrl-C here closes it" not in said:
+        line = run.stderr.readline()
+        assert line, said
+        said += line
+    return said
+
+
 def test_the_files_of_earlier_tests_are_named_behind_an_interactive_one(
     write: Write, command: list[str], tmp_path: Path
 ) -> None:
@@ -69,12 +80,7 @@ def test_the_files_of_earlier_tests_are_named_behind_an_interactive_one(
     shell = write("d.yaml", "devices: {local: {device_type: board, console: {command: sh -i}, prompts: ['[#$] $']}}")
     arguments = ["run", job, "--devices", shell, "--output", tmp_path / "o", "--keep"]
     with subprocess.Popen([*command, *map(str, arguments)], stderr=subprocess.PIPE, text=True) as run:
-        assert run.stderr is not None
-        said = ""
-        while "Ctrl-C here closes it" not in said:
-            line = run.stderr.readline()
-            assert line, said
-            said += line
+        said = until_it_is_kept(run)
         run.send_signal(signal.SIGINT)
         run.communicate(timeout=PATIENCE)
     found = re.search(r"1 \(a\) is left on local, with its files in (\S+)\n", said)
@@ -87,12 +93,7 @@ def test_a_local_shell_is_kept_until_ctrl_c(write: Write, command: list[str], tm
     job = write("job.yaml", job_text({"a": ["lava-test-case x --result fail"], "b": ["true"]}))
     arguments = ["run", job, "--devices", LOCAL, "--output", tmp_path / "o", "--keep"]
     with subprocess.Popen([*command, *map(str, arguments)], stderr=subprocess.PIPE, text=True) as run:
-        assert run.stderr is not None
-        said = ""
-        while "Ctrl-C here closes it" not in said:
-            line = run.stderr.readline()
-            assert line, said
-            said += line
+        said = until_it_is_kept(run)
         found = re.search(r"1 \(a\) is left on local-1, with its files in (\S+)\n .* UNIX-CONNECT:(\S+)\n", said)
         assert found, said
         assert said.count("is left on") == 1

@@ -8,7 +8,7 @@ import pytest
 
 from dispatcher.errors import FileError
 from dispatcher.job import definition
-from dispatcher.job.definition import load_job
+from dispatcher.job.definition import Job, load_job
 from dispatcher.job.testdef import Definition
 
 Edits = dict[int, str | None]
@@ -82,10 +82,15 @@ def entry(text: str) -> str:
     )
 
 
+def job_of(text: str) -> Job:
+    """The job that a file of this text is, in the current directory."""
+    Path("job.yaml").write_text(text)
+    return load_job(Path("job.yaml"))
+
+
 def load(text: str) -> Definition:
     """The first definition of the first test action."""
-    Path("job.yaml").write_text(text)
-    action = load_job(Path("job.yaml")).actions[0]
+    action = job_of(text).actions[0]
     assert isinstance(action, definition.Test)
     return action.definitions[0]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from jobtext import DEFINITION, edited, refused
+from jobtext import DEFINITION, edited, job_of, refused
 
 from dispatcher.job import definition
-from dispatcher.job.definition import Job, load_job
 from dispatcher.job.interactive import Command, Delay, Failure, GroupCall, Script, filled
 
 INTERACTIVE = (
@@ -37,11 +36,6 @@ INTERACTIVE = (
 @pytest.fixture(autouse=True)
 def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def job_of(text: str) -> Job:
-    Path("job.yaml").write_text(text)
-    return load_job(Path("job.yaml"))
 
 
 def test_a_script_is_read() -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from jobtext import DEFINITION, edited, refused
+from jobtext import DEFINITION, edited, job_of, refused
 
 from dispatcher.job import definition
-from dispatcher.job.definition import Job, load_job
 from dispatcher.job.monitors import SPAN, Began, Ended, Found, Monitor, Watcher
 
 PATTERN = r"\[(?P<result>[A-Z]+)\] (?P<test_case_id>[^:\r\n]+)(: (?P<measurement>[0-9.]+) (?P<units>\w+))?\r?\n"
@@ -29,11 +28,6 @@ MONITORS = edited(
 @pytest.fixture(autouse=True)
 def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def job_of(text: str) -> Job:
-    Path("job.yaml").write_text(text)
-    return load_job(Path("job.yaml"))
 
 
 def monitor(name: str = "m", start: str = "BEGIN", end: str = "END", pattern: str = PATTERN) -> Monitor:

@@ -65,6 +65,9 @@ class Live:
     def _shipped(self, _data: dict[str, Any]) -> str:
         return self._paint("the device has brought our scripts: none are sent", _DIM)
 
+    def _loglevel(self, data: dict[str, Any]) -> str:
+        return self._paint(data["reason"], _RED)
+
     def _testing(self, data: dict[str, Any]) -> str:
         return self._paint(f"testing: {', '.join(data['suites'])}", _DIM)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
+from dispatcher.console import kernel
 from dispatcher.errors import FileError
 from dispatcher.job import keys
 from dispatcher.job.definition import Job, Role
@@ -53,6 +54,7 @@ class Device:
     :ivar environment: set in the test shell.
     :ivar lava_test_sh_cmd: the shell on the device that runs the tests; empty where that is the role's to say.
     :ivar results_dir: where our files go on the device; ``%s`` stands for the member's id.
+    :ivar console_loglevel: the kernel's while tests run; None: what it is.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Device:
     user_commands: Mapping[str, UserCommand] = field(default_factory=dict)
     lava_test_sh_cmd: str = ""
     results_dir: str = DEFAULT_RESULTS_DIR
+    console_loglevel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,7 @@ def _devices(key: Node, node: Node, transports: Mapping[str, Mapping[str, str]])
             environment=_optional(found, "environment", variables, {}),
             lava_test_sh_cmd=_optional(found, "lava_test_sh_cmd", _shell, ""),
             results_dir=_optional(found, "lava_test_results_dir", results_dir, DEFAULT_RESULTS_DIR),
+            console_loglevel=_optional(found, "console_loglevel", _loglevel, None),
         )
 
 
@@ -165,6 +169,10 @@ def _shell(node: Node) -> str:
     if not _SHELL.fullmatch(path):
         raise node.error(f"{quoted(path)} is not the path of a shell", "write it like /bin/sh, without arguments")
     return path
+
+
+def _loglevel(node: Node) -> int:
+    return node.integer(kernel.QUIET, kernel.LOUDEST)
 
 
 def _console(

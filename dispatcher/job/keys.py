@@ -185,7 +185,7 @@ DEVICE: Final = Keys(
     used=frozenset(
         (
             *("device_type", "count", "console", "prompts", "auto_login", "commands", "character_delay"),
-            *("environment", "lava_test_sh_cmd", "lava_test_results_dir", *LINE_KEYS),
+            *("environment", "lava_test_sh_cmd", "lava_test_results_dir", "console_loglevel", *LINE_KEYS),
         )
     ),
     skipped=frozenset(("tags",)),

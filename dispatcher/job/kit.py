@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from dispatcher import resources
 from dispatcher.console.install import Entry, install, typed_size
+from dispatcher.console.kernel import KernelMessages
 from dispatcher.console.place import find_directory, link_shipped
 from dispatcher.console.shell import Shell
 from dispatcher.group.events import Member
@@ -14,6 +16,7 @@ from dispatcher.job import hidden, overlay, reboots
 from dispatcher.job.calls import Call
 from dispatcher.job.definition import DEFAULT_SHELL, Test
 from dispatcher.job.devices import DEFAULT_RESULTS_DIR, OTHER_RESULTS_DIRS
+from dispatcher.job.hosts import Hosts
 from dispatcher.job.seat import Seat
 
 QUIETLY_TYPED = 5.0
@@ -22,9 +25,14 @@ QUIETLY_TYPED = 5.0
 LATENESS = 0.001
 """Seconds by which the pause after a character is longer than asked: timers count milliseconds, and none is early."""
 
+NOT_ROOT = "console_loglevel cannot be set, as the shell is not root's, or a container's; the kernel prints as before"
+THIS_HOST = "console_loglevel is not set, as the device is a shell of the machine that runs the job"
+
 
 class Kit:
     """All of it, in one directory.
+
+    The device's kernel is quiet while something is put there, unless it is that of this very host.
 
     :param hidden_values: the job's secrets.
     :param nonce: makes the directory's name the run's own.
@@ -39,10 +47,12 @@ class Kit:
         hidden_values: Mapping[str, str],
         tests: Sequence[Test],
         calls: Mapping[str, Call],
+        hosts: Hosts,
         nonce: str,
         note: Callable[..., None],
     ) -> None:
         self._seat = seat
+        self._hosts = hosts
         self._secrets = hidden_values
         self._tests = tests
         self._calls = calls
@@ -51,13 +61,22 @@ class Kit:
         self.directory = self._own_directory(seat.device.results_dir)
         self.cache = overlay.DEFAULT_CACHE
         self.boot_id = ""
+        self._kernel = KernelMessages(seat.device.console_loglevel, lambda: note("loglevel", reason=NOT_ROOT))
+
+    @property
+    def is_on_this_host(self) -> bool:
+        """Whether the device is a shell of the host that runs the job."""
+        return self._hosts.is_here(self.boot_id)
 
     async def put_scripts(self, shell: Shell, deadline: float) -> None:
         """Find a place, and put our scripts there."""
-        if self._seat.device.results_dir == DEFAULT_RESULTS_DIR:
-            await self._find_directory(shell, deadline)
-        await self.put(shell, await self._script_files(shell, deadline), deadline)
         self.boot_id = await reboots.boot_id_of(shell, deadline)
+        if self.is_on_this_host and self._seat.device.console_loglevel is not None:
+            self._note("loglevel", reason=THIS_HOST)
+        async with self._quiet(shell, deadline):
+            if self._seat.device.results_dir == DEFAULT_RESULTS_DIR:
+                await self._find_directory(shell, deadline)
+            await self._put(shell, await self._script_files(shell, deadline), deadline)
 
     async def introduce(self, shell: Shell, members: Sequence[Member], deadline: float, *, shared: bool) -> None:
         """Tell the scripts what they must know of the device and of the group.
@@ -68,26 +87,40 @@ class Kit:
             DEFAULT_RESULTS_DIR
         )
         self.cache = f"{self.directory}/lava_multi_node_cache.txt" if shared or elsewhere else overlay.DEFAULT_CACHE
-        await self.put(shell, await self._setting_files(shell, members, deadline), deadline)
+        async with self._quiet(shell, deadline):
+            await self._put(shell, await self._setting_files(shell, members, deadline), deadline)
         self._note("installed", directory=self.directory, cache=self.cache)
 
     async def put_again(
         self, shell: Shell, members: Sequence[Member], files: Mapping[str, Entry], deadline: float
     ) -> None:
         """Put there what a reboot has cost, and some files besides."""
-        scripts = await self._script_files(shell, deadline)
-        settings = await self._setting_files(shell, members, deadline)
-        await self.put(shell, {**scripts, **settings, **files}, deadline, again=True)
+        async with self._quiet(shell, deadline):
+            scripts = await self._script_files(shell, deadline)
+            settings = await self._setting_files(shell, members, deadline)
+            await self._put(shell, {**scripts, **settings, **files}, deadline, again=True)
 
     async def is_there(self, shell: Shell, deadline: float) -> bool:
         """Whether it is where it was put: another system may run there now."""
         return (await shell.run(f"[ -e {self.directory}/environment ]", deadline=deadline, check=False)).status == 0
 
-    async def put(self, shell: Shell, files: Mapping[str, Entry], deadline: float, *, again: bool = False) -> None:
-        """Put files there; ``again``: those that are there as they should be may stay.
+    async def put(self, shell: Shell, files: Mapping[str, Entry], deadline: float) -> None:
+        """Put files there.
 
         :raises dispatcher.errors.ConsoleError: they could not be put there.
         """
+        async with self._quiet(shell, deadline):
+            await self._put(shell, files, deadline)
+
+    @asynccontextmanager
+    async def _quiet(self, shell: Shell, deadline: float) -> AsyncIterator[None]:
+        if self.is_on_this_host:
+            yield
+            return
+        async with self._kernel.quiet(shell, deadline):
+            yield
+
+    async def _put(self, shell: Shell, files: Mapping[str, Entry], deadline: float, *, again: bool = False) -> None:
         size, delay = typed_size(files), self._seat.device.character_delay
         seconds = size * (delay + LATENESS)
         if delay and seconds > QUIETLY_TYPED:

@@ -78,7 +78,6 @@ class MemberRun:
         self._keep = keep
         self._shell: Shell | None = None
         self._door: Door | None = None
-        self._directory_is_here = False
         self._powered = self._booted = False
         self._job = job
         self._client = client
@@ -100,7 +99,7 @@ class MemberRun:
         self._transport = seat.transport
         self._console = self._new_console()
         self._tests = [a for a in job.actions if isinstance(a, Test) and seat.member.role in a.roles]
-        self._kit = Kit(seat, job.secrets, self._tests, calls, nonce, self._note)
+        self._kit = Kit(seat, job.secrets, self._tests, calls, hosts, nonce, self._note)
         self._early, self._boots, self._course = course(job.actions_of(seat.member.role))
         self._commands = Commands(seat.device, self._note)
         self._requester = Requester(client, self._request, self._note)
@@ -274,7 +273,7 @@ class MemberRun:
         finally:
             self._note("closed")
             # Only now: what still ran there might have written on.
-            if self._directory_is_here and self.kept is None:
+            if self._kit.is_on_this_host and self.kept is None:
                 shutil.rmtree(self._kit.directory, ignore_errors=True)
 
     async def _close(self) -> None:
@@ -401,7 +400,6 @@ class MemberRun:
     async def _prepare(self, shell: Shell) -> None:
         """Put our scripts on the device."""
         await self._kit.put_scripts(shell, self._preparing_deadline())
-        self._directory_is_here = self._hosts.is_here(self._kit.boot_id)
 
     async def _introduce(self, shell: Shell) -> None:
         """Tell the scripts on the device what they must know of it and of the group, which is complete now."""

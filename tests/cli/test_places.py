@@ -81,3 +81,14 @@ def test_a_read_only_root_with_a_tmpfs(multinode: Multinode, write: Write) -> No
     for event in (first, second):
         assert event["directory"].startswith("/run/lava-")
         assert event["cache"] == event["directory"] + "/lava_multi_node_cache.txt"
+
+
+def test_the_kernel_of_this_machine_is_left_alone(multinode: Multinode, write: Write) -> None:
+    before = Path("/proc/sys/kernel/printk").read_text().split()[0]
+    other = 3 if before == "2" else 2
+    steps = {"a": [f"lava-test-case same --shell grep -q ^{before} /proc/sys/kernel/printk"]}
+    ran = multinode(
+        *("run", write("job.yaml", job_text(steps))), *("--devices", devices(write, "sh", console_loglevel=other))
+    )
+    assert (ran.status, ran.result(1, "0_a", "same")) == (0, "pass"), ran.out + ran.err
+    assert "console_loglevel is not set, as the device is a shell of the machine that runs the job" in ran.out

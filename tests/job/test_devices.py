@@ -40,6 +40,7 @@ devices:
     environment: {LANG: C, N: 07}
     lava_test_sh_cmd: /bin/bash
     lava_test_results_dir: /var/tmp/lava-%s
+    console_loglevel: 4
     tags: [usb]
   local:
     device_type: shell
@@ -64,9 +65,10 @@ def test_a_device_is_read_whole() -> None:
         environment={"LANG": "C", "N": "07"},
         lava_test_sh_cmd="/bin/bash",
         results_dir="/var/tmp/lava-%s",
+        console_loglevel=4,
     )
     assert devices.ignored == (
-        "'tags' in device is not used (line 13)",
+        "'tags' in device is not used (line 14)",
         "'soft_reboot' in commands is not used (line 7)",
     )
 
@@ -74,7 +76,7 @@ def test_a_device_is_read_whole() -> None:
 def test_one_entry_may_stand_for_many_devices() -> None:
     _, *local = load(WHOLE).devices
     assert local == [
-        Device(f"local-{number}", "shell", "command", {"command": "sh -i"}, line=14) for number in (1, 2, 3)
+        Device(f"local-{number}", "shell", "command", {"command": "sh -i"}, line=15) for number in (1, 2, 3)
     ]
     assert (local[0].lava_test_sh_cmd, local[0].results_dir) == ("", "/tmp/lava-%s")
 
@@ -153,6 +155,12 @@ BAD = [
         entry(CONSOLE, "    character_delay: -1"),
         5,
         "'character_delay' must be a number from 0 to 10000, not '-1'",
+        None,
+    ),
+    (
+        entry(CONSOLE, "    console_loglevel: 0"),
+        5,
+        "'console_loglevel' must be a whole number from 1 to 8, not '0'",
         None,
     ),
     (entry(CONSOLE, "    commands: {poweron: x}"), 5, "unknown key 'poweron'; did you mean 'power_on'?", None),

@@ -64,10 +64,10 @@ actions:
 """
 
 
-def rebooting_guest(guest: recipe.Guest, folder: Path) -> Path:
+def rebooting_guest(guest: recipe.Guest, folder: Path, **more: Any) -> Path:
     """A device file with a guest that may reboot, and a shell."""
     command = recipe.qemu_command(guest, loglevel=7).replace(" -no-reboot", "")
-    board = {"device_type": "board", "console": {"command": command}, "prompts": [recipe.PROMPT]}
+    board = {"device_type": "board", "console": {"command": command}, "prompts": [recipe.PROMPT], **more}
     devices = {"guest": board, "local": {"device_type": "shell", "console": {"command": "sh"}}}
     (folder / "devices.yaml").write_text(yaml.safe_dump({"devices": devices}, width=1000))
     return folder / "devices.yaml"
@@ -113,7 +113,9 @@ actions:
           - (lava-wait never; lava-test-case never --result fail) &
           - lava-send down id=$id
           - lava-sync going-down
+          - lava-test-case level --shell grep -q ^5 /proc/sys/kernel/printk
           - lava-reboot reboot -f
+          - lava-test-case level --shell grep -q ^5 /proc/sys/kernel/printk
           - lava-test-case $WORD --shell test -z "$id"
           - lava-send up id=`cat /proc/sys/kernel/random/boot_id`
     - {name: second, from: inline, repository: {run: {steps: [lava-sync end]}}}
@@ -136,13 +138,16 @@ actions:
 
 def test_a_guest_goes_on_after_a_reboot_that_its_test_announced(guest: recipe.Guest, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(GO_ON)
-    results = run(tmp_path / "job.yaml", rebooting_guest(guest, tmp_path), tmp_path / "output")
+    devices = rebooting_guest(guest, tmp_path, console_loglevel=5)
+    results = run(tmp_path / "job.yaml", devices, tmp_path / "output")
     cases = [(case["suite"], case["name"]) for case in results if case["job"] == "1"]
     assert cases == [
         ("unknown", "install"),
         ("0_first", "multinode-send-down"),
         ("0_first", "multinode-sync-going-down"),
+        ("0_first", "level"),
         ("0_first", "multinode-reboot"),
+        ("0_first", "level"),
         ("0_first", "kept"),
         ("0_first", "multinode-send-up"),
         ("lava", "0_first"),
@@ -154,6 +159,53 @@ def test_a_guest_goes_on_after_a_reboot_that_its_test_announced(guest: recipe.Gu
     ]
     log = (tmp_path / "output" / "consoles" / "1.log").read_bytes()
     assert log.count(b"Linux version 6.") == 2
+
+
+COUNTING = """\
+job_name: counting
+timeouts: {job: {minutes: 4}, action: {minutes: 4}}
+protocols: {lava-multinode: {roles: {a: {device_type: board, count: 1}}}}
+actions:
+- test:
+    role: a
+    definitions:
+    - name: first
+      from: inline
+      repository:
+        run:
+          steps:
+          - (n=0; while n=$((n+1)); do echo count $n. >/dev/kmsg; usleep 5000; done) </dev/null >/dev/null 2>&1 &
+          - until dmesg | grep -q 'count 50[.]'; do :; done
+          - lava-test-case first --result pass
+- test:
+    role: a
+    definitions:
+    - name: second
+      from: inline
+      repository:
+        run:
+          steps:
+          - lava-test-case level --shell grep -q ^10 /proc/sys/kernel/printk
+          - dmesg -c >/dev/null
+          - until dmesg | grep -q count; do :; done
+"""
+
+
+def test_a_kernel_is_quiet_while_files_are_put_there_and_not_otherwise(guest: recipe.Guest, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(COUNTING)
+    command = recipe.qemu_command(guest, loglevel=10, append="printk.devkmsg=on")
+    board = {"device_type": "board", "console": {"command": command}, "prompts": [recipe.PROMPT]}
+    (tmp_path / "devices.yaml").write_text(yaml.safe_dump({"devices": {"guest": board}}, width=1000))
+    run(tmp_path / "job.yaml", tmp_path / "devices.yaml", tmp_path / "output")
+    log = (tmp_path / "output" / "consoles" / "1.log").read_bytes()
+    ended, started = log.index(b" ENDRUN 0_first"), log.index(b" STARTRUN 1_second")
+    first, between, second = (
+        [int(number) for number in re.findall(rb"count (\d+)\.", part)]
+        for part in (log[:ended], log[ended:started], log[started:])
+    )
+    assert first[-1] - first[0] == len(first) - 1
+    assert second[-1] - second[0] == len(second) - 1
+    assert second[0] - first[-1] - 1 > len(between), "the kernel was told to be quiet for a while"
 
 
 def test_two_architectures_meet_while_their_kernels_print(

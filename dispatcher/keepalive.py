@@ -1,4 +1,8 @@
-"""TCP's keepalive (tcp(7)), by which a connection ends whose other side has vanished without closing it."""
+"""TCP's keepalive (tcp(7)), by which a connection ends whose other side has vanished without closing it.
+
+It asks only where nothing is under way. What was sent and not acknowledged is sent again for a quarter of an hour,
+unless TCP_USER_TIMEOUT is set: to as long as the keepalive takes.
+"""
 
 from __future__ import annotations
 
@@ -25,3 +29,5 @@ class Keepalive:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, self.idle)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, self.interval)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, self.count)
+        seconds = self.idle + self.interval * self.count
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000)

@@ -297,6 +297,8 @@ def test_the_kernel_is_told_to_look_for_a_vanished_host() -> None:
             sock = connection._transport.get_extra_info("socket")
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == keepalive.IDLE
+            unheard = 1000 * (keepalive.IDLE + keepalive.INTERVAL * keepalive.COUNT)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == unheard
 
     in_lab(scenario)
 

@@ -38,7 +38,7 @@ INTERRUPT_LIMIT = 2.0
 LAST_WORDS = 1.0
 """Seconds that reading may go on after a write has failed: the end of file says more of why than the write does."""
 
-DRAIN_READS: Final = 64
+DRAIN_READS: Final = 256
 DRAIN_LIMIT: Final = 64 * 1024
 """Reads, and bytes, that are taken of a console before it is the others' turn; it may never stop to print."""
 
@@ -454,21 +454,22 @@ class _Search:
 
 def _drain(descriptor: int) -> tuple[bytes, OSError | None]:
     """What a descriptor has to give, within bounds and without waiting, and why it gives no more; EIO: its end."""
-    block = b""
-    for _read in range(DRAIN_READS):
-        asked = min(grammar.READ_SIZE, DRAIN_LIMIT - len(block))
-        try:
-            data = os.read(descriptor, asked)
-        except BlockingIOError:
-            break
-        except OSError as error:
-            return block, error
-        if not data:
-            return block, OSError(errno.EIO, "end of file")  # as Linux tells it on a pty
-        block = block + data if block else data
-        if len(data) < min(asked, _PLENTY) or len(block) == DRAIN_LIMIT:
-            break
-    return block, None
+    block = bytearray()
+    asked = grammar.READ_SIZE
+    plenty = min(asked, _PLENTY)
+    try:
+        for _read in range(DRAIN_READS):
+            data = os.read(descriptor, min(asked, DRAIN_LIMIT - len(block)))
+            if not data:
+                return bytes(block), OSError(errno.EIO, "end of file")  # as Linux tells it on a pty
+            block += data
+            if len(data) < plenty or len(block) == DRAIN_LIMIT:
+                break
+    except BlockingIOError:
+        pass
+    except OSError as error:
+        return bytes(block), error
+    return bytes(block), None
 
 
 def plain_text(text: bytes) -> bytes:

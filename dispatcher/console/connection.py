@@ -46,6 +46,9 @@ _PLENTY: Final = 1024
 """Bytes of a read after which there may be more, though it gave less than asked: a tty gives 4095 at most. After fewer
 another read would find nothing, and a UART's console would pay for one with each of its few bytes."""
 
+_WRITE_SIZE: Final = 4096
+"""Bytes that are offered to a console at a time; what it does not take is copied again."""
+
 _LAST_TURNS: Final = 64
 """Turns in which is read what a console said before it ended; what goes on after it may never stop."""
 
@@ -383,7 +386,7 @@ class Console:
         while view:
             spawn = await self._opened_spawn()
             try:
-                written = self._transport.write(spawn, bytes(view[: grammar.READ_SIZE]))
+                written = self._transport.write(spawn, bytes(view[:_WRITE_SIZE]))
             except BlockingIOError:
                 written = 0
             except OSError as error:

@@ -40,7 +40,8 @@ LAST_WORDS = 1.0
 
 DRAIN_READS: Final = 256
 DRAIN_LIMIT: Final = 64 * 1024
-"""Reads, and bytes, that are taken of a console before it is the others' turn; it may never stop to print."""
+"""Reads, and bytes, after which no more is taken of a console before it is the others' turn; it may never stop to
+print."""
 
 _PLENTY: Final = 1024
 """Bytes of a read after which there may be more, though it gave less than asked: a tty gives 4095 at most. After fewer
@@ -462,11 +463,11 @@ def _drain(descriptor: int) -> tuple[bytes, OSError | None]:
     plenty = min(asked, _PLENTY)
     try:
         for _read in range(DRAIN_READS):
-            data = os.read(descriptor, min(asked, DRAIN_LIMIT - len(block)))
+            data = os.read(descriptor, asked)
             if not data:
                 return bytes(block), OSError(errno.EIO, "end of file")  # as Linux tells it on a pty
             block += data
-            if len(data) < plenty or len(block) == DRAIN_LIMIT:
+            if len(data) < plenty or len(block) >= DRAIN_LIMIT:
                 break
     except BlockingIOError:
         pass

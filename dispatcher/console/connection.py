@@ -38,13 +38,17 @@ INTERRUPT_LIMIT = 2.0
 LAST_WORDS = 1.0
 """Seconds that reading may go on after a write has failed: the end of file says more of why than the write does."""
 
-DRAIN_READS: Final = 64
+DRAIN_READS: Final = 256
 DRAIN_LIMIT: Final = 64 * 1024
-"""Reads, and bytes, that are taken of a console before it is the others' turn; it may never stop to print."""
+"""Reads, and bytes, after which no more is taken of a console before it is the others' turn; it may never stop to
+print."""
 
 _PLENTY: Final = 1024
 """Bytes of a read after which there may be more, though it gave less than asked: a tty gives 4095 at most. After fewer
 another read would find nothing, and a UART's console would pay for one with each of its few bytes."""
+
+_WRITE_SIZE: Final = 4096
+"""Bytes that are offered to a console at a time; what it does not take is copied again."""
 
 _LAST_TURNS: Final = 64
 """Turns in which is read what a console said before it ended; what goes on after it may never stop."""
@@ -383,7 +387,7 @@ class Console:
         while view:
             spawn = await self._opened_spawn()
             try:
-                written = self._transport.write(spawn, bytes(view[: grammar.READ_SIZE]))
+                written = self._transport.write(spawn, bytes(view[:_WRITE_SIZE]))
             except BlockingIOError:
                 written = 0
             except OSError as error:
@@ -454,21 +458,22 @@ class _Search:
 
 def _drain(descriptor: int) -> tuple[bytes, OSError | None]:
     """What a descriptor has to give, within bounds and without waiting, and why it gives no more; EIO: its end."""
-    block = b""
-    for _read in range(DRAIN_READS):
-        asked = min(grammar.READ_SIZE, DRAIN_LIMIT - len(block))
-        try:
+    block = bytearray()
+    asked = grammar.READ_SIZE
+    plenty = min(asked, _PLENTY)
+    try:
+        for _read in range(DRAIN_READS):
             data = os.read(descriptor, asked)
-        except BlockingIOError:
-            break
-        except OSError as error:
-            return block, error
-        if not data:
-            return block, OSError(errno.EIO, "end of file")  # as Linux tells it on a pty
-        block = block + data if block else data
-        if len(data) < min(asked, _PLENTY) or len(block) == DRAIN_LIMIT:
-            break
-    return block, None
+            if not data:
+                return bytes(block), OSError(errno.EIO, "end of file")  # as Linux tells it on a pty
+            block += data
+            if len(data) < plenty or len(block) >= DRAIN_LIMIT:
+                break
+    except BlockingIOError:
+        pass
+    except OSError as error:
+        return bytes(block), error
+    return bytes(block), None
 
 
 def plain_text(text: bytes) -> bytes:

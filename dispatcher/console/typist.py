@@ -54,6 +54,8 @@ class Pace:
 
     def judge(self, *, arrived: bool) -> None:
         """What was typed last has arrived, or the device had to repeat itself."""
+        if arrived and not any(self._loss):
+            return  # on most lines nothing is ever lost
         for choice, loss in enumerate(self._loss):
             if choice != self._choice:
                 self._loss[choice] = loss * _FADING

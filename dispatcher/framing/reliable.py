@@ -13,6 +13,7 @@ so that a shell with 32-bit signed arithmetic (mksh) computes them too.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,12 +28,28 @@ from dispatcher.framing.window import begun
 # --- sums --------------------------------------------------------------------------------------------------------
 
 
-def sums(values: Iterable[int]) -> tuple[int, int]:
-    """The two sums over symbol values, each at least 1."""
-    first = second = 1
-    for value in values:
-        first = (first * 32692 + value) % 65521
-        second = (second * 32700 + value) % 65519
+_FIRST_PRIME: Final = 65521
+_SECOND_PRIME: Final = 65519
+
+
+def _powers(base: int, prime: int) -> tuple[int, ...]:
+    """What each symbol of a frame counts, from the last one to the 1 that a sum begins with."""
+    return tuple(pow(base, exponent, prime) for exponent in range(grammar.FRAME_LIMIT))
+
+
+_FIRST_POWERS: Final = _powers(32692, _FIRST_PRIME)
+_SECOND_POWERS: Final = _powers(32700, _SECOND_PRIME)
+
+
+def sums(values: bytes) -> tuple[int, int]:
+    """The two sums over a frame's symbol values, each at least 1.
+
+    The device's scripts multiply what they have by the base and add a value. To add every value times its power comes
+    to the same, and takes a third of the time here.
+    """
+    counted = values[::-1] + b"\x01"
+    first = sum(map(operator.mul, counted, _FIRST_POWERS)) % _FIRST_PRIME
+    second = sum(map(operator.mul, counted, _SECOND_POWERS)) % _SECOND_PRIME
     return first, second
 
 
@@ -50,6 +67,9 @@ class Up:
     offset: int = 0
 
 
+_UP_VALUES: Final = bytes(max(0, byte - 31) for byte in range(256))
+"""The value of each byte, as a table for :meth:`bytes.translate`."""
+
 _UP = re.compile(
     rb"MN2 ([0-9a-f]{12}) ([1-9][0-9]{0,3})/([1-9][0-9]{0,3}) ([ -;=?-~]{1,150}) "
     rb"(0|[1-9][0-9]{0,4})\.(0|[1-9][0-9]{0,4})"
@@ -59,7 +79,7 @@ _UP = re.compile(
 def encode_up(request: str, number: int, total: int, part: bytes) -> bytes:
     """A frame as the device's scripts write it, its line feed included; the truth that they are tested against."""
     body = b"MN2 %s %d/%d %s" % (request.encode("ascii"), number, total, part)
-    return b"<%s %d.%d>\n" % (body, *sums(byte - 31 for byte in body))
+    return b"<%s %d.%d>\n" % (body, *sums(body.translate(_UP_VALUES)))
 
 
 def decode_up(content: bytes, offset: int = 0) -> Up | None:
@@ -69,7 +89,7 @@ def decode_up(content: bytes, offset: int = 0) -> Up | None:
         return None
     request, number, total, part, first, second = found.groups()
     body = content[: found.end(4)]
-    if (int(first), int(second)) != sums(byte - 31 for byte in body) or int(number) > int(total):
+    if (int(first), int(second)) != sums(body.translate(_UP_VALUES)) or int(number) > int(total):
         return None
     return Up(request.decode(), int(number), int(total), part, offset)
 
@@ -164,7 +184,7 @@ def decode_message(joined: bytes) -> Message | None:
     """The message of all parts joined, or None where it is none."""
     head, *args = joined.split(b" ")
     found = _VERB.fullmatch(head)
-    if found is None or any(b"%" in _ESCAPE.sub(b"", arg) for arg in args):
+    if found is None or b"%" in _ESCAPE.sub(b"", joined):
         return None
     options = {option[:1].decode(): option[1:].decode() for option in found[2].split(b"/") if option}
     unescaped = (_ESCAPE.sub(lambda escape: bytes([int(escape[1], 16)]), arg) for arg in args)
@@ -209,8 +229,8 @@ that a tty acts on (termios(3), Linux's defaults)."""
 
 _TO_LETTERS = bytes.maketrans(b"0123456789abcdef", LETTERS.encode())
 _FROM_LETTERS = bytes.maketrans(LETTERS.encode(), b"0123456789abcdef")
-_VALUE = {letter: value + 1 for value, letter in enumerate(LETTERS.encode())}
-_DOWN = re.compile(rb"#([ceijkmKqrsuvyzEF]{29,})")
+_DOWN_VALUES: Final = bytes.maketrans(LETTERS.encode(), bytes(range(1, 17)))
+_DOWN = re.compile(rb"#([ceijkmKqrsuvyzEF]{29,%d})" % (grammar.FRAME_LIMIT - len("##\n")))
 
 
 def encode_down(frame: Down) -> bytes:
@@ -220,7 +240,7 @@ def encode_down(frame: Down) -> bytes:
     """
     hexadecimal = f"{frame.id}{frame.kind:x}{frame.part:04x}{frame.of:04x}{frame.payload.hex()}"
     body = hexadecimal.encode("ascii").translate(_TO_LETTERS)
-    first, second = sums(_VALUE[letter] for letter in body)
+    first, second = sums(body.translate(_DOWN_VALUES))
     return b"#" + body + (b"%04x%04x" % (first, second)).translate(_TO_LETTERS) + b"#\n"
 
 
@@ -230,7 +250,7 @@ def decode_down(line: bytes) -> Down | None:
     if found is None:
         return None
     body, given = found[1][:-8], found[1][-8:]
-    first, second = sums(_VALUE[letter] for letter in body)
+    first, second = sums(body.translate(_DOWN_VALUES))
     if given != (b"%04x%04x" % (first, second)).translate(_TO_LETTERS):
         return None
     digits = body.translate(_FROM_LETTERS).decode()

@@ -48,7 +48,7 @@ def test_small_reads_are_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("read_size", "share"), [(grammar.READ_SIZE, DRAIN_LIMIT), (40_000, DRAIN_LIMIT), (16, 16 * DRAIN_READS)]
+    ("read_size", "share"), [(grammar.READ_SIZE, DRAIN_LIMIT), (40_000, 80_000), (16, 16 * DRAIN_READS)]
 )
 def test_a_console_that_never_stops_gets_its_share_and_the_others_theirs(
     monkeypatch: pytest.MonkeyPatch, read_size: int, share: int

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from dispatcher.console.connection import Console
 from dispatcher.console.shell import RELEASE
-from dispatcher.errors import ConsoleError, ConsoleTimeout
+from dispatcher.errors import ConsoleClosed, ConsoleError, ConsoleTimeout
 
 NUDGE_AFTER = 3.0
 """Seconds of silence without a prompt after which an empty line is typed: a shell that is up shows its prompt."""
@@ -71,7 +71,7 @@ async def login(
     :param believe: a prompt is enough, and is not asked: what shows it may be no shell.
     :raises ConsoleTimeout: no prompt came, or no shell answered at it.
     :raises ConsoleError: the device does not let this user in.
-    :raises dispatcher.errors.ConsoleClosed: the console ended.
+    :raises ConsoleClosed: the console ended; its last words are the hint.
     """
     attempt = _Login(console, prompts, credentials, booting, believe)
     loop = asyncio.get_running_loop()
@@ -89,6 +89,10 @@ async def login(
             if silence is not None:
                 timer = loop.call_later(silence, listen, limit)
             await attempt.run()
+    except ConsoleClosed as error:
+        if error.hint is None and (said := console.last_line()):
+            error.hint = f"the console said last: {said!r}"
+        raise
     except TimeoutError:
         if mute:
             hint = "timeouts: connection says so; is the device on, and this its console, at the right speed?"

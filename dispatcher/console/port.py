@@ -91,4 +91,6 @@ def _in_words(text: str) -> tuple[str, str | None]:
         return "it is no serial line", "see console: serial: in the device file"
     if text.startswith("no ports found"):
         return text, "see console: serial: in the device file, and whether the cable is in"
+    if text.startswith("Remote does not"):
+        return f"{text}; socket:// is for bare ports, ?ign_set_control for lines without modem lines", None
     return text.rpartition("[Errno ")[2].partition("] ")[2] or text, None

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 import termios
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
 import serial
@@ -165,6 +165,9 @@ class SerialTransport(Transport):
         unwanted += ["reset_input_buffer", "_reset_input_buffer"]
         for name in unwanted:
             setattr(port, name, _nothing)
+        if (read := getattr(port, "_telnet_read_loop", None)) is not None:
+            # Its thread would print a traceback over what is no telnet. Whoever reads is told that it has ended.
+            port._telnet_read_loop = lambda: _whatever_comes(read)
 
     def line(self) -> str | None:
         if self._url.startswith("loop://"):
@@ -210,6 +213,11 @@ def _tell(loop: asyncio.AbstractEventLoop, settled: asyncio.Event) -> None:
 
 def _nothing() -> None:
     pass
+
+
+def _whatever_comes(read: Callable[[], None]) -> None:
+    with contextlib.suppress(Exception):
+        read()
 
 
 def _set_hupcl(descriptor: int, wanted: bool) -> None:

@@ -576,3 +576,19 @@ def test_a_port_behind_rfc2217(listener: socket.socket) -> None:
         getattr(serial.rfc2217, f"SET_CONTROL_{line}_{level}") for line in ("DTR", "RTS") for level in ("ON", "OFF")
     }
     assert moved.isdisjoint(controls)
+
+
+@pytest.mark.filterwarnings("ignore:set(Daemon|Name)")
+def test_a_server_behind_rfc2217_that_speaks_no_telnet_is_told_in_one_line(listener: socket.socket) -> None:
+    """Its port's echo ends options that were never begun: pyserial's thread dies of it, and says so in a traceback."""
+
+    async def test() -> None:
+        async with opened(transport(url(listener, "rfc2217") + "?timeout=0.1")) as console:
+            with await accepted(listener) as board:
+                await asyncio.get_running_loop().sock_sendall(board, b"\xff\xf0")
+                assert re.fullmatch(
+                    r"board: cannot open rfc2217://\S+: Remote does not .*; socket:// is for bare ports, .*",
+                    str(await console.ended()),
+                )
+
+    run(test())

@@ -165,9 +165,10 @@ class SerialTransport(Transport):
         unwanted += ["reset_input_buffer", "_reset_input_buffer"]
         for name in unwanted:
             setattr(port, name, _nothing)
+        inner: Any = port
         if (read := getattr(port, "_telnet_read_loop", None)) is not None:
             # Its thread would print a traceback over what is no telnet. Whoever reads is told that it has ended.
-            port._telnet_read_loop = lambda: _whatever_comes(read)
+            inner._telnet_read_loop = lambda: _whatever_comes(read)
 
     def line(self) -> str | None:
         if self._url.startswith("loop://"):

@@ -40,6 +40,10 @@ _MORE = re.compile(rb"(?=\S)")
 _Act = Callable[[], Awaitable[None]]
 
 
+_FRAME = "<MN2 "
+"""How a call of our scripts begins (docs/console-protocol.md)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """What to type at a login prompt, and at the shell that follows. LAVA's ``auto_login``."""
@@ -249,7 +253,9 @@ class _Login:
             known = [repr(each.decode(errors="replace")) for each in waited_for if each != _REFUSED.pattern]
             what = f"no prompt came; waited for {', '.join(known)}"
         said = self._console.last_line()
-        if said:
+        if _FRAME in said:
+            hint = "a test of an earlier run is still there and calls; reset the device, or end that test by hand"
+        elif said:
             hint = f"the console said last: {said!r}; see prompts and auto_login in the device file"
         else:
             hint = "the console has said nothing; is the device on, and this its console, at the right speed?"

@@ -29,6 +29,7 @@ class Door:
         self._folder = Path(tempfile.mkdtemp(prefix="multinode-"))
         self.path = self._folder / "console"
         self._server: asyncio.Server | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._guests: set[asyncio.StreamWriter] = set()
 
     @property
@@ -39,6 +40,13 @@ class Door:
     async def open(self) -> None:
         self._server = await asyncio.start_unix_server(self._let_in, self.path)
         self._console.listen(self._say)
+        self._ending = asyncio.create_task(self._tell_end())
+
+    async def _tell_end(self) -> None:
+        """Show everybody out once the console has ended: it would take what they type, and say nothing."""
+        end = await self._console.ended()
+        self._say(f"\r\n[multinode: {end.what}]\r\n".encode())
+        self._shut()
 
     def _say(self, data: bytes) -> None:
         for guest in self._guests:
@@ -55,10 +63,15 @@ class Door:
             self._guests.discard(writer)
             writer.close()
 
-    async def close(self) -> None:
+    def _shut(self) -> None:
         if self._server is not None:
-            self._console.listen(None)
             self._server.close()
-            for guest in list(self._guests):
-                guest.close()
+        for guest in list(self._guests):
+            guest.close()
+
+    async def close(self) -> None:
+        if self._ending is not None:
+            self._ending.cancel()
+            self._console.listen(None)
+            self._shut()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from dispatcher.console.connection import Console
 from dispatcher.console.shell import RELEASE
-from dispatcher.errors import ConsoleError, ConsoleTimeout
+from dispatcher.errors import ConsoleClosed, ConsoleError, ConsoleTimeout
 
 NUDGE_AFTER = 3.0
 """Seconds of silence without a prompt after which an empty line is typed: a shell that is up shows its prompt."""
@@ -38,6 +38,10 @@ _HARD_NUDGE = 4
 _REFUSED = re.compile(rb"[Ll]ogin incorrect")
 _MORE = re.compile(rb"(?=\S)")
 _Act = Callable[[], Awaitable[None]]
+
+
+_FRAME = "<MN2 "
+"""How a call of our scripts begins (docs/console-protocol.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ async def login(
     :param believe: a prompt is enough, and is not asked: what shows it may be no shell.
     :raises ConsoleTimeout: no prompt came, or no shell answered at it.
     :raises ConsoleError: the device does not let this user in.
-    :raises dispatcher.errors.ConsoleClosed: the console ended.
+    :raises ConsoleClosed: the console ended; its last words are the hint.
     """
     attempt = _Login(console, prompts, credentials, booting, believe)
     loop = asyncio.get_running_loop()
@@ -89,6 +93,10 @@ async def login(
             if silence is not None:
                 timer = loop.call_later(silence, listen, limit)
             await attempt.run()
+    except ConsoleClosed as error:
+        if error.hint is None and (said := console.last_line()):
+            error.hint = f"the console said last: {said!r}"
+        raise
     except TimeoutError:
         if mute:
             hint = "timeouts: connection says so; is the device on, and this its console, at the right speed?"
@@ -245,7 +253,9 @@ class _Login:
             known = [repr(each.decode(errors="replace")) for each in waited_for if each != _REFUSED.pattern]
             what = f"no prompt came; waited for {', '.join(known)}"
         said = self._console.last_line()
-        if said:
+        if _FRAME in said:
+            hint = "a test of an earlier run is still there and calls; reset the device, or end that test by hand"
+        elif said:
             hint = f"the console said last: {said!r}; see prompts and auto_login in the device file"
         else:
             hint = "the console has said nothing; is the device on, and this its console, at the right speed?"

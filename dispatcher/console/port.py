@@ -82,5 +82,15 @@ def explain(error: Exception) -> tuple[str, str | None]:
         case int():
             return os.strerror(number), None
         case _:
-            # pyserial's own texts repeat the port and end with the system's error.
-            return str(error).rpartition("[Errno ")[2].partition("] ")[2] or str(error) or type(error).__name__, None
+            return _in_words(str(error) or type(error).__name__)
+
+
+def _in_words(text: str) -> tuple[str, str | None]:
+    """What one of pyserial's own texts says; they repeat the port and end with the system's error."""
+    if f"({errno.ENOTTY}, " in text:
+        return "it is no serial line", "see console: serial: in the device file"
+    if text.startswith("no ports found"):
+        return text, "see console: serial: in the device file, and whether the cable is in"
+    if text.startswith("Remote does not"):
+        return f"{text}; socket:// is for bare ports, ?ign_set_control for lines without modem lines", None
+    return text.rpartition("[Errno ")[2].partition("] ")[2] or text, None

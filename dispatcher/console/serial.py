@@ -7,13 +7,16 @@ import contextlib
 import errno
 import os
 import shlex
+import shutil
+import sys
 import termios
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
 import serial
 from pexpect.spawnbase import SpawnBase
 
+from dispatcher.console import address
 from dispatcher.console.holder import holder, is_simulated
 from dispatcher.console.port import SerialPort, close_port, explain
 from dispatcher.console.relay import POLL, Relay
@@ -61,7 +64,9 @@ class SerialTransport(Transport):
         self._flow_control = {name: bool(self._flag(name)) for name in _FLAGS}
         self._dtr, self._rts, self._hupcl = self._flag("dtr"), self._flag("rts"), self._flag("hupcl")
         self._exclusive = self._flag("exclusive")
-        self._is_url = "://" in self._url
+        if "://" in self._url:
+            address.check(self._url, device)
+        self._is_url = "://" in self._url and not self._url.lower().startswith(address.SEARCH)
         for name, value in (("hupcl", self._hupcl), ("exclusive", self._exclusive)):
             if self._is_url and value is not None:
                 hint = "it can where serial is a path"
@@ -104,6 +109,7 @@ class SerialTransport(Transport):
 
     def _open_port(self) -> serial.Serial:
         exclusive = not self._is_url and self._exclusive is not False
+        path = self._url
         try:
             port = serial.serial_for_url(
                 self._url,
@@ -118,8 +124,9 @@ class SerialTransport(Transport):
                 xonxoff=self._flow_control["xonxoff"],
                 dsrdtr=self._flow_control["dsrdtr"],
             )
+            path = str(port.port)
             self._restrain(port)
-            if exclusive and not is_simulated(self._url) and (other := holder(self._url)):
+            if exclusive and not is_simulated(path) and (other := holder(path)):
                 raise self._taken(other)
             port.open()
             self._settle(port)
@@ -127,8 +134,9 @@ class SerialTransport(Transport):
             raise
         except Exception as error:  # pyserial lets through what its parts raise: termios.error, KeyError, TypeError …
             if getattr(error, "errno", None) in _TAKEN and not self._is_url:
-                raise self._taken(holder(self._url)) from None
+                raise self._taken(holder(path)) from None
             what, hint = explain(error)
+            what = what.removeprefix(f"Could not open port {self._url}: ")
             raise ConsoleError(f"cannot open {self._url}: {what}", where=self.device, hint=hint) from None
         return port
 
@@ -157,18 +165,29 @@ class SerialTransport(Transport):
         unwanted += ["reset_input_buffer", "_reset_input_buffer"]
         for name in unwanted:
             setattr(port, name, _nothing)
+        inner: Any = port
+        if (read := getattr(port, "_telnet_read_loop", None)) is not None:
+            # Its thread would print a traceback over what is no telnet. Whoever reads is told that it has ended.
+            inner._telnet_read_loop = lambda: _whatever_comes(read)
 
     def line(self) -> str | None:
         if self._url.startswith("loop://"):
             return None
         # A link below /dev/serial is the same line.
-        return self._url if self._is_url else os.path.realpath(self._url)
+        if self._is_url:
+            return self._url
+        with contextlib.suppress(Exception):  # what is searched for is not there; told when it is opened
+            return os.path.realpath(str(serial.serial_for_url(self._url, do_not_open=True).port))
+        return self._url
 
     def access(self) -> str | None:
         if self.line() is None:
             return None
         flow = [f"--{name}" for name in ("rtscts", "xonxoff") if self._flow_control[name]]
-        return shlex.join(["pyserial-miniterm", *flow, self._url, str(self._baudrate)])
+        # It was installed beside this program, which need not be in PATH.
+        found = shutil.which("pyserial-miniterm") is not None
+        miniterm = ["pyserial-miniterm"] if found else [sys.executable, "-m", "serial.tools.miniterm"]
+        return shlex.join([*miniterm, *flow, self._url, str(self._baudrate)])
 
     def ended(self) -> str:
         if self._relay is not None and self._relay.error:
@@ -195,6 +214,11 @@ def _tell(loop: asyncio.AbstractEventLoop, settled: asyncio.Event) -> None:
 
 def _nothing() -> None:
     pass
+
+
+def _whatever_comes(read: Callable[[], None]) -> None:
+    with contextlib.suppress(Exception):
+        read()
 
 
 def _set_hupcl(descriptor: int, wanted: bool) -> None:

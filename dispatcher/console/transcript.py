@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -85,30 +87,39 @@ class _File:
     def write(self, data: bytes, *, whole: bool = False) -> bool:
         """Keep as much of some data as fits, or none of what is to stay whole; False where the file is to end now."""
         if self._left is None:
-            self._write(data)
+            self._write(data, whole=whole)
         elif len(data) <= self._left:
             self._left -= len(data)
-            self._write(data)
+            self._write(data, whole=whole)
         elif self._left >= 0:
             if not whole:
-                self._write(data[: self._left])
+                self._write(data[: self._left], whole=False)
             self._left = -1
             return False
         return True
 
     def end(self, data: bytes) -> None:
         """Write what tells that there is no more."""
-        self._write(data)
+        self._write(data, whole=True)
         if self._full is not None:
             self._full(self._path)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, *, whole: bool) -> None:
+        left = data
         try:
             # A file without a buffer may take a part, as a disk does that is about to be full.
-            while (written := self._file.write(data)) < len(data):
-                data = data[written:]
+            while (written := self._file.write(left)) < len(left):
+                left = left[written:]
         except OSError as error:
+            if whole and len(left) < len(data):
+                self._take_back(len(data) - len(left))
             raise OutputError(f"cannot write {self._path}: {error.strerror}") from None
+
+    def _take_back(self, count: int) -> None:
+        """Cut off the last bytes: a player refuses a recording that ends in the middle of a line."""
+        with contextlib.suppress(OSError):
+            self._file.seek(-count, os.SEEK_CUR)
+            self._file.truncate()
 
     def close(self) -> None:
         self._file.close()

@@ -6,6 +6,7 @@ each definition ended, and whether the member's job got that far at all.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -282,6 +283,9 @@ def write(directory: Path, cases: Sequence[Case]) -> None:
         (directory / "results.yaml").write_text(document, encoding="utf-8")
         _junit(cases).write(directory / "results.xml", encoding="utf-8", xml_declaration=True)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            # Cut short it would read as a run with fewer cases.
+            (directory / "results.yaml").unlink(missing_ok=True)
         raise OutputError(f"cannot write the results in {directory}: {error.strerror}") from None
 
 

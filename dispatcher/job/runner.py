@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dispatcher.console.transcript import LOG_LIMIT
@@ -103,10 +103,10 @@ async def run(
 ) -> Outcome:
     """Run a job to its end; cancelled, it closes every console first.
 
-    :param finished: told the outcome once it has been written. Consoles that are kept and are programs of ours are then
-        held until this is cancelled, which does no more than end that.
+    :param finished: told the outcome once it has been written, or could not be. Consoles that are kept and are programs
+        of ours are then held until this is cancelled, which does no more than end that.
     :raises UserError: the output directory is none.
-    :raises OutputError: it cannot be written.
+    :raises OutputError: it cannot be made, or not written to.
     :raises CoordinatorError: nobody answers where the coordinator should be.
     """
     try:
@@ -146,9 +146,10 @@ async def run(
             record.note("ended", status=outcome.status)
         finally:
             meeting.close()
-            with contextlib.ExitStack() as stack:
-                stack.callback(record.close)
-                write(options.output, [case for run in runs for case in run.results.cases])
+            with contextlib.closing(record):
+                unwritten = _write(options.output, runs, record)
+        if unwritten is not None:
+            outcome = replace(outcome, status=BROKEN, errors=[*outcome.errors, str(unwritten)])
         if finished is not None:
             finished(outcome)
         if any(kept.held for kept in outcome.kept):
@@ -157,6 +158,16 @@ async def run(
         return outcome
     finally:
         await asyncio.gather(*(run.finish() for run in runs if run.kept is not None and run.kept.held))
+
+
+def _write(output: Path, runs: Sequence[MemberRun], record: Record) -> OutputError | None:
+    """Write the results; why they could not be. What is known of them is shown all the same."""
+    try:
+        write(output, [case for run in runs for case in run.results.cases])
+    except OutputError as error:
+        record.note("error", reason=str(error))
+        return error
+    return None
 
 
 async def _meet(job: Job, nonce: str, members: Sequence[Member], options: Options, record: Record) -> Meeting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -201,3 +202,14 @@ def test_events_that_cannot_be_written_are_told_once(multinode: Multinode, write
     assert ran.status == 3
     assert ran.err == f"multinode: cannot write {tmp_path}/output/events.jsonl: No space left on device\n"
     assert {case["result"] for case in ran.results} == {"pass"}
+
+
+def test_results_that_cannot_be_written_are_shown_all_the_same(
+    multinode: Multinode, write: Write, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    job = job_text({"a": [f"rm -r {output}", "lava-test-case x --shell true"]})
+    ran = multinode("run", write("job.yaml", job), "--devices", LOCAL)
+    assert ran.status == 3
+    assert ran.err == f"multinode: cannot write the results in {output}: No such file or directory\n"
+    assert re.search(r"^1 +a +\S+ +2 +2 +0 +0$", ran.out, re.MULTILINE), ran.out

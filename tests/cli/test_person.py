@@ -107,6 +107,10 @@ def test_a_local_shell_is_kept_until_ctrl_c(write: Write, command: list[str], tm
                 data = person.recv(4096)
                 assert data
                 heard += data
+            person.sendall(b"exit 3\n")
+            while data := person.recv(4096):
+                heard += data
+            assert b"\r\n[multinode: 'sh' ended with status 3]\r\n" in heard
         run.send_signal(signal.SIGINT)
         run.communicate(timeout=PATIENCE)
     assert run.returncode == 1
@@ -117,9 +121,8 @@ def test_a_serial_line_is_released_at_its_prompt(board: Board, write: Write, mul
     job = write("job.yaml", job_text({"a": ["false"]}))
     ran = multinode("run", job, "--devices", write("d.yaml", devices(board.path)), "--keep")
     assert ran.status == 1
-    found = re.search(
-        rf"1 \(a\) is left on \S+, with its files in (\S+)\n  pyserial-miniterm {board.path} 115200\n", ran.err
-    )
+    miniterm = r"(?:pyserial-miniterm|\S+ -m serial.tools.miniterm)"
+    found = re.search(rf"1 \(a\) is left on \S+, with its files in (\S+)\n  {miniterm} {board.path} 115200\n", ran.err)
     assert found, ran.err
     assert "Ctrl-C" not in ran.err
     board.asks(f"ls {found.group(1)}/bin\n".encode(), b"lava-send")

@@ -343,6 +343,18 @@ def test_a_console_that_never_prompts_says_what_was_waited_for_and_what_came() -
     )
 
 
+def test_a_test_that_a_killed_run_has_left_is_told() -> None:
+    async def device(board: Board) -> None:
+        await board.say(b"<MN2 900ca8afda33 1/1 RUNNER EXIT 5048.4221>\r\n")
+        while True:
+            await board.hear_line()
+
+    with pytest.raises(ConsoleTimeout) as raised:
+        play(device, limit=100)
+    assert raised.value.hint is not None
+    assert raised.value.hint.startswith("a test of an earlier run is still there")
+
+
 def test_a_console_that_says_nothing_for_too_long() -> None:
     async def device(board: Board) -> None:
         while True:  # a terminal's echo
@@ -393,7 +405,7 @@ def test_a_console_that_ends_is_not_a_timeout() -> None:
         await board.say(b"panda login: ")
         board.far.close()
 
-    with pytest.raises(ConsoleClosed, match="the far end was closed"):
+    with pytest.raises(ConsoleClosed, match=r"the far end was closed\n  the console said last: 'panda login:'"):
         play(device, credentials=ROOT)
 
 

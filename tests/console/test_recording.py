@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dispatcher.console.recording import Recorder
 from dispatcher.console.transcript import Transcript
+from dispatcher.errors import OutputError
 
 
 def parsed(path: Path) -> tuple[dict[str, Any], list[list[Any]]]:
@@ -63,6 +67,21 @@ def test_a_recording_that_is_full_is_one_all_the_same(tmp_path: Path) -> None:
     assert 0 < sum(event[2] == "0123456789" for event in events) < 10
     assert log.read_bytes().startswith(b"0123456789" * 20 + b"\n[multinode")
     assert told == [cast, log]
+
+
+def test_a_disk_that_is_full_cuts_no_line_of_a_recording(tmp_path: Path) -> None:
+    transcript = Transcript(tmp_path / "1.log", recording=tmp_path / "1.cast")
+    transcript.write(b"kept")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:  # Python ignores SIGXFSZ, so that the write is refused as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "1.cast").stat().st_size + 10, hard))
+        with pytest.raises(OutputError, match=r"cannot write .*/1\.cast"):
+            transcript.write(b"x" * 50)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        transcript.close()
+    _header, events = parsed(tmp_path / "1.cast")
+    assert [event[2] for event in events] == ["kept"]
 
 
 _WRITER = """

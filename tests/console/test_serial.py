@@ -112,6 +112,14 @@ def pattern(text: bytes) -> list[re.Pattern[bytes]]:
         ({"reconnect": -1}, "board: reconnect -1 is not a number of seconds"),
         ({"serial": "loop://", "hupcl": True}, "board: hupcl cannot be set on loop://"),
         ({"serial": "loop://", "exclusive": True}, "board: exclusive cannot be set on loop://"),
+        ({"serial": "sockte://h:1"}, "board: console serial 'sockte://h:1': pyserial knows no sockte://"),
+        (
+            {"serial": "socket://127.0.0.1"},
+            "board: console serial 'socket://127.0.0.1' does not name a host and a port",
+        ),
+        ({"serial": "rfc2217://h:99999"}, "board: console serial 'rfc2217://h:99999' does not name a host and a port"),
+        ({"serial": "rfc2217://u:pw@h:1"}, "board: console serial: rfc2217:// takes no user and no password\n"),
+        ({"serial": "hwgrep://(["}, "board: console serial 'hwgrep://([' is no regular expression: "),
     ],
 )
 def test_an_option_that_cannot_be_meant_is_refused(options: dict[str, Any], message: str) -> None:
@@ -123,6 +131,37 @@ def test_an_option_that_cannot_be_meant_is_refused(options: dict[str, Any], mess
 def test_a_link_below_dev_serial_is_the_same_line(tmp_path: Path) -> None:
     (tmp_path / "by-id").symlink_to("/dev/null")
     assert transport(str(tmp_path / "by-id")).line() == transport("/dev/null").line() == "/dev/null"
+
+
+def test_a_url_that_a_request_fills_in_later_is_taken() -> None:
+    transport("socket://{ipaddr}:{port}")
+
+
+def found_by_searching(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> SerialTransport:
+    found = [(wire.path, "a board", "USB VID:PID=0403:6001")]
+    monkeypatch.setattr("serial.tools.list_ports.grep", lambda _pattern, **_options: found)
+    return transport("hwgrep://0403:6001")
+
+
+def test_a_port_that_is_searched_for_is_the_line_that_is_found(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found_by_searching(wire, monkeypatch).line() == wire.path
+
+
+def test_a_port_that_is_searched_for_is_refused_if_somebody_has_it(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        async with opened(found_by_searching(wire, monkeypatch)):
+            other = found_by_searching(wire, monkeypatch)
+            with pytest.raises(ConsoleError, match=r"^board: cannot open hwgrep:\S+ another program uses it\n"):
+                other.open()
+
+    run(test())
+
+
+def test_a_search_that_finds_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serial.tools.list_ports.grep", lambda _pattern, **_options: [])
+    assert transport("hwgrep://0403").line() == "hwgrep://0403"
+    with pytest.raises(ConsoleError, match=r"^board: cannot open hwgrep://0403: no ports found .*\n  .* the cable"):
+        transport("hwgrep://0403").open()
 
 
 # --- a path ----------------------------------------------------------------------------------------------------
@@ -214,7 +253,9 @@ _HOLD = (
 )
 
 
-def test_who_has_locked_a_port_is_named(wire: Wire) -> None:
+def test_who_has_locked_a_port_is_named(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not who else has it open, as the one that plays the board does; and another user's, whose files are not seen."""
+    monkeypatch.setattr("dispatcher.console.holder._openers", lambda _path, _device: iter([os.getppid()]))
     other = subprocess.Popen([sys.executable, "-c", _HOLD, wire.path], stdout=subprocess.PIPE)
     try:
         assert other.stdout is not None
@@ -272,8 +313,8 @@ def test_what_came_before_a_port_was_opened_is_read(wire: Wire) -> None:
     ("path", "message"),
     [
         ("/dev/ttyUSB99", "board: cannot open /dev/ttyUSB99: there is no such file\n  see console: serial:"),
-        ("/dev/null", "board: cannot open /dev/null: Could not configure port"),
-        ("/etc/passwd", "board: cannot open /etc/passwd: Could not configure port"),
+        ("/dev/null", "board: cannot open /dev/null: it is no serial line\n  see console: serial:"),
+        ("/etc/passwd", "board: cannot open /etc/passwd: it is no serial line"),
         ("/etc", "board: cannot open /etc: Is a directory"),
         ("/dev/tty\0S0", "board: cannot open /dev/tty\0S0: embedded null byte"),
     ],
@@ -401,9 +442,6 @@ def test_opening_a_url_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("nonsense://x", "board: cannot open nonsense://x: invalid URL, protocol 'nonsense' not known"),
-        ("socket://127.0.0.1", "board: cannot open socket://127.0.0.1: "),
-        ("socket://127.0.0.1:99999", "board: cannot open socket://127.0.0.1:99999: "),
         ("loop://?logging=loud", "board: cannot open loop://?logging=loud: "),
     ],
 )
@@ -538,3 +576,19 @@ def test_a_port_behind_rfc2217(listener: socket.socket) -> None:
         getattr(serial.rfc2217, f"SET_CONTROL_{line}_{level}") for line in ("DTR", "RTS") for level in ("ON", "OFF")
     }
     assert moved.isdisjoint(controls)
+
+
+@pytest.mark.filterwarnings("ignore:set(Daemon|Name)")
+def test_a_server_behind_rfc2217_that_speaks_no_telnet_is_told_in_one_line(listener: socket.socket) -> None:
+    """Its port's echo ends options that were never begun: pyserial's thread dies of it, and says so in a traceback."""
+
+    async def test() -> None:
+        async with opened(transport(url(listener, "rfc2217") + "?timeout=0.1")) as console:
+            with await accepted(listener) as board:
+                await asyncio.get_running_loop().sock_sendall(board, b"\xff\xf0")
+                assert re.fullmatch(
+                    r"board: cannot open rfc2217://\S+: Remote does not .*; socket:// is for bare ports, .*",
+                    str(await console.ended()),
+                )
+
+    run(test())

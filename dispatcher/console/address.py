@@ -1,0 +1,56 @@
+"""What of a serial line's URL can be told to be wrong before anything is opened."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
+import serial
+
+from dispatcher.errors import UserError
+from dispatcher.wording import quoted
+
+SEARCH: Final = "hwgrep://"
+"""The search for a port by its description: pyserial opens the path that it finds as any other."""
+
+_OF_HOSTS: Final = {"socket", "rfc2217"}
+
+
+def check(url: str, device: str) -> None:
+    """Refuse a URL that nothing could open, or that would be understood in part.
+
+    :param url: may hold ``{KEY}``, which a request of the job fills in later.
+    :raises UserError: it is none of pyserial's. It is not shown where it holds a password.
+    """
+    scheme = url.partition("://")[0].lower()
+    if not any(importlib.util.find_spec(f"{each}.protocol_{scheme}") for each in serial.protocol_handler_packages):
+        what = f"console serial {quoted(url)}: pyserial knows no {scheme}://"
+        raise UserError(what, where=device, hint="it knows rfc2217://, socket://, hwgrep:// and loop://, among others")
+    if url.lower().startswith(SEARCH):
+        _check_search(url, device)
+    elif scheme in _OF_HOSTS and "{" not in url:
+        _check_host(url, scheme, device)
+
+
+def _check_search(url: str, device: str) -> None:
+    try:
+        re.compile(url[len(SEARCH) :].partition("&")[0])
+    except re.error as error:
+        what = f"console serial {quoted(url)} is no regular expression: {error}"
+        raise UserError(what, where=device, hint="write it like hwgrep://0403:6001") from None
+
+
+def _check_host(url: str, scheme: str, device: str) -> None:
+    try:
+        parts = urlsplit(url)
+        complete = bool(parts.hostname) and parts.port is not None
+    except ValueError:  # a port that is no number, or none that can be
+        complete = False
+    if "@" in url:
+        hint = "a program can log in: console: {command: ssh …}, or telnet"
+        raise UserError(f"console serial: {scheme}:// takes no user and no password", where=device, hint=hint)
+    if not complete:
+        what = f"console serial {quoted(url)} does not name a host and a port"
+        raise UserError(what, where=device, hint=f"write it like {scheme}://HOST:PORT")

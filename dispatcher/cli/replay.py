@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from dispatcher.errors import UsageError
 from dispatcher.framing import grammar, lava
 from dispatcher.framing.events import Damage, Event, InstallFailed, Request, RunnerExit, Signal
-from dispatcher.framing.reliable import Message, Up, UpDecoder, decode_message
+from dispatcher.framing.reliable import UNSEEDED, Message, Seed, Up, UpDecoder, decode_message
 from dispatcher.job.results import printable
 
 
@@ -22,15 +23,27 @@ def command(arguments: argparse.Namespace) -> int:
 
 def replay(path: Path) -> Iterator[str]:
     """The lines to print for a recording. :raises UsageError: it cannot be read."""
-    markers, frames, reader = lava.Decoder(), UpDecoder(), _Reader()
+    markers, frames, reader = lava.Decoder(), UpDecoder(seeds=_seeds(path)), _Reader()
+    for data in _read(path):
+        yield from reader.read([*markers.feed(data), *frames.feed(data)])
+    yield from reader.read([*markers.finish(), *frames.finish()])
+    yield reader.summary()
+
+
+def _seeds(path: Path) -> set[Seed]:
+    """The seeds of a recording's runs: what more than one frame has, or the only one, as what is damaged has any."""
+    decoder = UpDecoder(0, seeds=None)
+    found = Counter(frame.seed for data in _read(path) for frame in decoder.feed(data) if isinstance(frame, Up))
+    return {UNSEEDED, *(seed for seed, count in found.items() if count > 1 or len(found) == 1)}
+
+
+def _read(path: Path) -> Iterator[bytes]:
     try:
         with path.open("rb") as recording:
             while data := recording.read(grammar.READ_SIZE):
-                yield from reader.read([*markers.feed(data), *frames.feed(data)])
+                yield data
     except OSError as error:
         raise UsageError(f"cannot read it: {error.strerror}", where=str(path)) from None
-    yield from reader.read([*markers.finish(), *frames.finish()])
-    yield reader.summary()
 
 
 class _Reader:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from dispatcher.errors import CallRefused
 from dispatcher.framing import lava
 from dispatcher.framing.events import Damage, Event, InstallFailed, Request, RunnerExit, Signal
 from dispatcher.framing.link import Link
-from dispatcher.framing.reliable import Kind, Up, UpDecoder, cache_content
+from dispatcher.framing.reliable import UNSEEDED, Kind, Seed, Up, UpDecoder, cache_content
 
 Answer = Mapping[str, Mapping[str, str]] | Sequence[str] | None
 """What a call gives: a wait's data, a plugin's words, or nothing but that it was done."""
@@ -25,20 +26,42 @@ UNANSWERED: Final = frozenset({"SEND"})
 ALWAYS_PREFIXED: Final = frozenset({"WAIT_ALL", "SYNC"})
 """Calls whose lines in the cache name their sender."""
 
+DONE_LIMIT: Final = 100_000
+"""Requests of a device that are known to have been done; each takes some 100 bytes. The oldest are forgotten first."""
+
 _OFFSET: Final = operator.attrgetter("offset")
+
+
+class Done:
+    """The ids of requests that have been done; a device's, whatever test they were of."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, None] = {}
+
+    def __contains__(self, request: str | None) -> bool:
+        return request in self._ids
+
+    def add(self, request: str) -> None:
+        """Remember one."""
+        self._ids[request] = None
+        if len(self._ids) > DONE_LIMIT:
+            del self._ids[next(iter(self._ids))]
 
 
 class Conversation:
     """What a device says on its console, and what it is answered.
 
     :param damage_limit: damaged frames to tell one by one, None for all.
+    :param seed: what the sums of its frames begin with.
+    :param done: what was done in earlier conversations with it; a signal or a result that is there is not told again.
     :ivar typed: bytes to type, in order; whoever types them takes them away.
     """
 
-    def __init__(self, damage_limit: int | None = None) -> None:
+    def __init__(self, damage_limit: int | None = None, *, seed: Seed = UNSEEDED, done: Done | None = None) -> None:
         self._markers = lava.Decoder()
-        self._frames = UpDecoder(damage_limit)
+        self._frames = UpDecoder(damage_limit, seeds=frozenset({seed}))
         self._link = Link()
+        self._done = Done() if done is None else done
         self.typed: list[bytes] = []
 
     @property
@@ -98,6 +121,7 @@ class Conversation:
     # ---------------------------------------------------------------------------------------------------------
 
     def _answer(self, request: str, kind: Kind, content: bytes, now: float) -> None:
+        self._done.add(request)
         self._link.answer(request, kind, content, now)
         self._take()
 
@@ -114,12 +138,14 @@ class Conversation:
                 events.append(event)
                 continue
             for said in self._link.receive(event, now):
-                events.append(self._progress(said, now) if isinstance(said, Request) else said)
+                if told := self._progress(said, now) if isinstance(said, Request) else said:
+                    events.append(told)
         self._take()
         return events
 
-    def _progress(self, request: Request, now: float) -> Event:
+    def _progress(self, request: Request, now: float) -> Event | None:
         """The test shell's progress travels as requests, which are done once they are heard."""
+        again = request.id in self._done
         event: Event = request
         if request.name == "SIGNAL" and request.args:
             event = Signal(request.args[0], " ".join(request.args[1:]), request.offset)
@@ -128,12 +154,12 @@ class Conversation:
         elif request.name == "RUNNER" and request.args == ("INSTALL_FAIL",):
             event = InstallFailed(request.offset)
         elif request.name in {"SIGNAL", "RUNNER"}:
-            self._link.answer(request.id or "", Kind.FAIL, b"there is no such signal", now)
+            self._answer(request.id or "", Kind.FAIL, b"there is no such signal", now)
             return Damage("it is no signal", " ".join(request.args)[:80], request.offset)
         else:
-            return event
-        self._link.answer(request.id or "", Kind.DONE, b"", now)
-        return event
+            return replace(request, again=True) if again else request
+        self._answer(request.id or "", Kind.DONE, b"", now)
+        return None if again else event
 
 
 def _reply(name: str, answer: Answer) -> bytes:

@@ -17,7 +17,8 @@ class Request:
 
     ``args`` of a ``SEND`` are the message ID and then ``key=value`` items, of any other call its words. Only framing 2
     gives requests an ``id`` of the device's making and ``options`` (``t``: the call's own time limit, seconds;
-    ``b``: made in the background; ``p``: every line of the cache is to name its sender).
+    ``b``: made in the background; ``p``: every line of the cache is to name its sender), and tells those that were
+    done before and come ``again``, in whichever test.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Request:
     offset: int = 0
     id: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,17 @@ the tty acts on. ``docs/console-protocol.md`` has the bytes and why they are so;
 the tests of this module and of the device's scripts both read.
 
 The sums are two polynomials modulo 16-bit primes, with primitive roots as their bases and every product below 2**31,
-so that a shell with 32-bit signed arithmetic (mksh) computes them too.
+so that a shell with 32-bit signed arithmetic (mksh) computes them too. Towards the host they begin with the run's seed:
+a frame from an old log, which a person pastes or a test prints, is none of this run's. Any frame has sums for some
+seed, so a recording can be read without being told: what is whole has the seed of the other frames.
 """
 
 from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -28,29 +31,66 @@ from dispatcher.framing.window import begun
 # --- sums --------------------------------------------------------------------------------------------------------
 
 
+Seed = tuple[int, int]
+"""What the two sums begin with: each from 0 to less than its prime."""
+
+UNSEEDED: Final[Seed] = (1, 1)
+"""Where scripts have been told no seed, and towards the device, where the id says whose frame it is."""
+
+_FIRST_BASE: Final = 32692
 _FIRST_PRIME: Final = 65521
+_SECOND_BASE: Final = 32700
 _SECOND_PRIME: Final = 65519
 
 
 def _powers(base: int, prime: int) -> tuple[int, ...]:
-    """What each symbol of a frame counts, from the last one to the 1 that a sum begins with."""
+    """What each symbol of a frame counts, the last one first."""
     return tuple(pow(base, exponent, prime) for exponent in range(grammar.FRAME_LIMIT))
 
 
-_FIRST_POWERS: Final = _powers(32692, _FIRST_PRIME)
-_SECOND_POWERS: Final = _powers(32700, _SECOND_PRIME)
+_FIRST_POWERS: Final = _powers(_FIRST_BASE, _FIRST_PRIME)
+_SECOND_POWERS: Final = _powers(_SECOND_BASE, _SECOND_PRIME)
+_FIRST_INVERSES: Final = _powers(pow(_FIRST_BASE, -1, _FIRST_PRIME), _FIRST_PRIME)
+_SECOND_INVERSES: Final = _powers(pow(_SECOND_BASE, -1, _SECOND_PRIME), _SECOND_PRIME)
 
 
-def sums(values: bytes) -> tuple[int, int]:
-    """The two sums over a frame's symbol values, each at least 1.
+ONLY_UNSEEDED: Final = frozenset({UNSEEDED})
+
+
+def new_seed() -> Seed:
+    """A seed that frames of other runs do not have."""
+    return secrets.randbelow(_FIRST_PRIME), secrets.randbelow(_SECOND_PRIME)
+
+
+def sums(values: bytes, seed: Seed = UNSEEDED) -> Seed:
+    """The two sums over a frame's symbol values, each at least 1 and fewer than :data:`grammar.FRAME_LIMIT`.
 
     The device's scripts multiply what they have by the base and add a value. To add every value times its power comes
     to the same, and takes a third of the time here.
     """
-    counted = values[::-1] + b"\x01"
-    first = sum(map(operator.mul, counted, _FIRST_POWERS)) % _FIRST_PRIME
-    second = sum(map(operator.mul, counted, _SECOND_POWERS)) % _SECOND_PRIME
-    return first, second
+    length = len(values)
+    first, second = _unseeded(values)
+    return (
+        (first + seed[0] * _FIRST_POWERS[length]) % _FIRST_PRIME,
+        (second + seed[1] * _SECOND_POWERS[length]) % _SECOND_PRIME,
+    )
+
+
+def _unseeded(values: bytes) -> tuple[int, int]:
+    backwards = values[::-1]
+    return sum(map(operator.mul, backwards, _FIRST_POWERS)), sum(map(operator.mul, backwards, _SECOND_POWERS))
+
+
+def _seed_of(values: bytes, first: int, second: int) -> Seed | None:
+    """What the sums must have begun with to come to these; None where no sums do."""
+    if first >= _FIRST_PRIME or second >= _SECOND_PRIME:
+        return None
+    length = len(values)
+    added, added_too = _unseeded(values)
+    return (
+        (first - added) * _FIRST_INVERSES[length] % _FIRST_PRIME,
+        (second - added_too) * _SECOND_INVERSES[length] % _SECOND_PRIME,
+    )
 
 
 # --- device to host ----------------------------------------------------------------------------------------------
@@ -65,6 +105,7 @@ class Up:
     total: int
     text: bytes
     offset: int = 0
+    seed: Seed = UNSEEDED
 
 
 _UP_VALUES: Final = bytes(max(0, byte - 31) for byte in range(256))
@@ -76,22 +117,25 @@ _UP = re.compile(
 )
 
 
-def encode_up(request: str, number: int, total: int, part: bytes) -> bytes:
+def encode_up(request: str, number: int, total: int, part: bytes, seed: Seed = UNSEEDED) -> bytes:
     """A frame as the device's scripts write it, its line feed included; the truth that they are tested against."""
     body = b"MN2 %s %d/%d %s" % (request.encode("ascii"), number, total, part)
-    return b"<%s %d.%d>\n" % (body, *sums(body.translate(_UP_VALUES)))
+    return b"<%s %d.%d>\n" % (body, *sums(body.translate(_UP_VALUES), seed))
 
 
-def decode_up(content: bytes, offset: int = 0) -> Up | None:
-    """The frame that stands between ``<`` and ``>``, or None where the sums or the form say that it is damaged."""
+def decode_up(content: bytes, offset: int = 0, seeds: Container[Seed] | None = ONLY_UNSEEDED) -> Up | None:
+    """The frame that stands between ``<`` and ``>``, or None where the sums or the form say that it is damaged.
+
+    :param seeds: what the sums may begin with; None for anything, where only the form can say so.
+    """
     found = _UP.fullmatch(content)
     if found is None:
         return None
     request, number, total, part, first, second = found.groups()
-    body = content[: found.end(4)]
-    if (int(first), int(second)) != sums(body.translate(_UP_VALUES)) or int(number) > int(total):
+    seed = _seed_of(content[: found.end(4)].translate(_UP_VALUES), int(first), int(second))
+    if seed is None or (seeds is not None and seed not in seeds) or int(number) > int(total):
         return None
-    return Up(request.decode(), int(number), int(total), part, offset)
+    return Up(request.decode(), int(number), int(total), part, offset, seed)
 
 
 class UpDecoder:
@@ -100,10 +144,12 @@ class UpDecoder:
     Every byte is looked at a constant number of times, and at most :data:`grammar.FRAME_LIMIT` of them are kept.
 
     :param damage_limit: pieces of damage to tell one by one, None for all.
+    :param seeds: what the sums may begin with; None for anything.
     :ivar untold: how many there were on top.
     """
 
-    def __init__(self, damage_limit: int | None = None) -> None:
+    def __init__(self, damage_limit: int | None = None, *, seeds: Container[Seed] | None = ONLY_UNSEEDED) -> None:
+        self._seeds = seeds
         self._kept = b""
         self._offset = 0
         self._left = damage_limit
@@ -128,7 +174,7 @@ class UpDecoder:
             if end < 0 and following < 0 and len(window) < limit:
                 break  # the rest may still come
             offset = self._offset + position
-            frame = decode_up(window[position + 1 : end], offset) if end >= 0 else None
+            frame = decode_up(window[position + 1 : end], offset, self._seeds) if end >= 0 else None
             if frame is not None:
                 events.append(frame)
             elif self._left == 0:

@@ -11,6 +11,7 @@ from dispatcher.console.install import Entry, install, typed_size
 from dispatcher.console.kernel import KernelMessages
 from dispatcher.console.place import find_directory, link_shipped
 from dispatcher.console.shell import Shell
+from dispatcher.framing.reliable import new_seed
 from dispatcher.group.events import Member
 from dispatcher.job import hidden, overlay, reboots
 from dispatcher.job.calls import Call
@@ -38,6 +39,7 @@ class Kit:
     :param nonce: makes the directory's name the run's own.
     :ivar directory: where it is on the device.
     :ivar cache: the cache file of the waits, once :meth:`introduce` has chosen it.
+    :ivar seed: what the sums of the scripts' frames begin with; the run's own too.
     :ivar boot_id: of the boot in which it was put there; empty where the device cannot tell.
     """
 
@@ -60,6 +62,7 @@ class Kit:
         self._note = note
         self.directory = self._own_directory(seat.device.results_dir)
         self.cache = overlay.DEFAULT_CACHE
+        self.seed = new_seed()
         self.boot_id = ""
         self._kernel = KernelMessages(seat.device.console_loglevel, lambda: note("loglevel", reason=NOT_ROOT))
 
@@ -138,6 +141,7 @@ class Kit:
             cache=self.cache,
             test_shell=device.lava_test_sh_cmd,
             nonce=secrets.token_hex(2),
+            seed=self.seed,
         )
         environment = overlay.environment(
             device.environment,

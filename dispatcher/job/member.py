@@ -25,6 +25,7 @@ from dispatcher.console.shell import Shell
 from dispatcher.console.transcript import Transcript
 from dispatcher.coordinator.client import GroupClient
 from dispatcher.errors import ConsoleError, ConsoleTimeout, JobEnded, MultinodeError
+from dispatcher.framing.conversation import Done
 from dispatcher.group.events import Member
 from dispatcher.job import overlay, reboots
 from dispatcher.job.calls import Call
@@ -86,6 +87,7 @@ class MemberRun:
         self._record = record
         self._hosts = hosts
         self._requests = itertools.count(1)
+        self._done = Done()
         self.results = MemberResults(
             seat.member,
             seat.device.name,
@@ -501,6 +503,8 @@ class MemberRun:
             requests=self._requests,
             timeout=call_timeout,
             planned=planned,
+            seed=self._kit.seed,
+            done=self._done,
         )
         directory = self._kit.directory
         runner = f"exec {directory}/bin/lava-test-runner {directory}/{folder}"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from dispatcher.console.install import Entry
+from dispatcher.framing.reliable import Seed
 from dispatcher.job.content import REBOOT
 from dispatcher.job.definition import Test
 from dispatcher.job.testdef import Definition
@@ -187,12 +188,21 @@ BYTES: Final = bytes(value for value in range(1, 256) if value != ord("\n")).dec
 
 
 def settings(
-    *, job_id: str, role: str, group: Iterable[tuple[str, str]], console: str, cache: str, test_shell: str, nonce: str
+    *,
+    job_id: str,
+    role: str,
+    group: Iterable[tuple[str, str]],
+    console: str,
+    cache: str,
+    test_shell: str,
+    nonce: str,
+    seed: Seed,
 ) -> bytes:
     """The file beside the target scripts that tells them who they are.
 
     :param group: id and role of every member.
     :param console: the path of the device's console as the device names it; empty where it cannot tell.
+    :param seed: what the sums of its frames begin with.
     """
     members = "\n".join(f"{member}\t{its_role}" for member, its_role in group)
     return _script(
@@ -206,6 +216,8 @@ def settings(
                 "LAVA_TEST_SHELL": test_shell,
                 "LAVA_FRAMING": "2",
                 "LAVA_NONCE": nonce,
+                "LAVA_SEED_A": str(seed[0]),
+                "LAVA_SEED_B": str(seed[1]),
                 "LAVA_BYTES": BYTES,
             }
         )

@@ -16,8 +16,9 @@ from dispatcher.console.typist import Typist
 from dispatcher.coordinator.client import GroupClient
 from dispatcher.errors import CallRefused, JobEnded, MultinodeError
 from dispatcher.framing import lava
-from dispatcher.framing.conversation import Answer, Conversation
+from dispatcher.framing.conversation import Answer, Conversation, Done
 from dispatcher.framing.events import Damage, Event, InstallFailed, Request, RunnerExit, Signal
+from dispatcher.framing.reliable import UNSEEDED, Seed
 from dispatcher.group.events import Member
 from dispatcher.job import reboots
 from dispatcher.job.calls import Call, Session
@@ -58,6 +59,8 @@ class TestSession:
     :param requests: numbers that no other request of this member in this run has.
     :param timeout: seconds that the job allows a call.
     :param planned: the device's reboots; None where nobody is to notice them.
+    :param seed: what the sums of the device's frames begin with.
+    :param done: what was done in the device's earlier tests.
     """
 
     __test__ = False  # not a test class for pytest, in spite of its name
@@ -75,6 +78,8 @@ class TestSession:
         requests: itertools.count[int],
         timeout: float | None,
         planned: Reboots | None = None,
+        seed: Seed = UNSEEDED,
+        done: Done | None = None,
     ) -> None:
         self._console = console
         self._planned = planned
@@ -87,7 +92,7 @@ class TestSession:
         self._requests = requests
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
-        self._conversation = Conversation(DAMAGE_LIMIT)
+        self._conversation = Conversation(DAMAGE_LIMIT, seed=seed, done=done)
         self._unheard = bytearray()
         self._output = b""
         self._last_words = ""
@@ -313,7 +318,8 @@ class TestSession:
             self._conversation.fail(request, reason, self._loop.time())
             return
         number = next(self._requests)
-        self._note("call", name=request.name, args=[printable(arg) for arg in request.args], request=number)
+        if not request.again:
+            self._note("call", name=request.name, args=[printable(arg) for arg in request.args], request=number)
         self._begin(_Asked(request, number, self._results.suite))
 
     def _begin(self, asked: _Asked) -> None:
@@ -394,7 +400,8 @@ class TestSession:
         if failure is not None:
             self._conversation.fail(request, failure, self._loop.time())
         self._type_soon()
-        self._record(request, number, suite, answer, failure, self._loop.time() - began)
+        if not request.again:
+            self._record(request, number, suite, answer, failure, self._loop.time() - began)
 
     async def _ask(self, call: Call | None, request: Request, number: int) -> Answer:
         if call is None:

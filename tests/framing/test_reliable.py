@@ -52,6 +52,24 @@ def test_vectors_to_the_host(request_id: str, number: str, total: str, text: str
         assert decode(b"# \t" + frame.encode() + b"\r\n$ ", size) == [expected]
 
 
+@given(st.tuples(st.integers(0, 65520), st.integers(0, 65518)), st.binary(min_size=1, max_size=150))
+def test_a_frame_has_the_seed_that_it_was_made_with(seed: tuple[int, int], noise: bytes) -> None:
+    text = bytes(32 + byte % 28 for byte in noise)
+    content = encode_up("0123456789ab", 1, 1, text, seed)[1:-2]
+    for seeds in (None, {seed}):
+        found = decode_up(content, seeds=seeds)
+        assert found == Up("0123456789ab", 1, 1, text, seed=seed)
+    assert decode_up(content, seeds={(seed[0] ^ 1, seed[1]), (seed[0], seed[1] ^ 1)}) is None
+
+
+def test_sums_that_no_seed_gives_are_damage() -> None:
+    content = encode_up("0123456789ab", 1, 1, b"WAIT a", (5, 7))[1:-2]
+    body, _blank, given = content.rpartition(b" ")
+    first, second = map(int, given.split(b"."))
+    for more in ((65521, 0), (0, 65519)):
+        assert decode_up(b"%s %d.%d" % (body, first + more[0], second + more[1]), seeds=None) is None
+
+
 @pytest.mark.parametrize(("what", "frame"), vectors("up-damaged.tsv"))
 def test_damaged_vectors_to_the_host(what: str, frame: str) -> None:
     events = decode(frame.encode() + b"\r\n", 5)

@@ -220,7 +220,14 @@ def test_a_role_that_looks_like_code_is_no_code_in_the_settings(scratch: Path) -
     role = "$(touch/x)`y`'\"\\"
     group = [("1", role), ("2", "client")]
     script = overlay.settings(
-        job_id="1", role=role, group=group, console="/dev/ttyS0", cache="/x/cache", test_shell="/bin/sh", nonce="0000"
+        job_id="1",
+        role=role,
+        group=group,
+        console="/dev/ttyS0",
+        cache="/x/cache",
+        test_shell="/bin/sh",
+        nonce="0000",
+        seed=(7, 65518),
     )
     expected = {
         "LAVA_JOB_ID": "1",
@@ -229,5 +236,7 @@ def test_a_role_that_looks_like_code_is_no_code_in_the_settings(scratch: Path) -
         "LAVA_CONSOLE": "/dev/ttyS0",
         "LAVA_MULTI_NODE_CACHE_DEFAULT": "/x/cache",
         "LAVA_TEST_SHELL": "/bin/sh",
+        "LAVA_SEED_A": "7",
+        "LAVA_SEED_B": "65518",
     }
     assert told(script, expected, scratch) == expected

@@ -71,15 +71,15 @@ def quoted(word: bytes) -> bytes:
     return b"'" + word.replace(b"'", b"'\\''") + b"'"
 
 
-Batch = Callable[[Iterable[list[bytes]]], list[bytes]]
+Batch = Callable[..., list[bytes]]
 
 
 @pytest.fixture
 def batch(device: Device) -> Batch:
     """Runs commands in the device's shell; the lines they print."""
 
-    def run(commands: Iterable[list[bytes]]) -> list[bytes]:
-        device.settings(**frames_settings())
+    def run(commands: Iterable[list[bytes]], **settings: str) -> list[bytes]:
+        device.settings(**frames_settings(**settings))
         device.add("lava-codec", CODEC)
         (device.root / "proc/sys/kernel/random").mkdir(parents=True, exist_ok=True)
         lines = [b" ".join([command, *map(quoted, args)]) + b"\n" for command, *args in commands]
@@ -107,6 +107,14 @@ def test_vectors_of_the_device(batch: Batch) -> None:
     assert len(rows) > 10
     lines = batch([b"up", *map(raw, row[:4])] for row in rows)
     assert lines == [raw(row[4]) for row in rows]
+
+
+def test_frames_of_a_run_begin_with_its_seed(batch: Batch) -> None:
+    rows = vectors("up.tsv")
+    for seed in ((0, 0), (65520, 65518), (32692, 7)):
+        lines = batch([[b"up", *map(raw, row[:4])] for row in rows], SEED_A=str(seed[0]), SEED_B=str(seed[1]))
+        for row, line in zip(rows, lines, strict=True):
+            assert line + b"\n" == encode_up(row[0], int(row[1]), int(row[2]), raw(row[3]), seed)
 
 
 def test_vectors_of_the_host(batch: Batch, device: Device) -> None:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 import serial
 from pexpect.spawnbase import SpawnBase
 
-from dispatcher.console.holder import holder, is_simulated
+from dispatcher.console.holder import holder, inhabitant, is_simulated
 from dispatcher.console.port import SerialPort, close_port, explain
 from dispatcher.console.relay import POLL, Relay
 from dispatcher.console.transport import Option, Transport, spawn_on
@@ -119,7 +119,7 @@ class SerialTransport(Transport):
                 dsrdtr=self._flow_control["dsrdtr"],
             )
             self._restrain(port)
-            if exclusive and not is_simulated(self._url) and (other := holder(self._url)):
+            if exclusive and (other := (inhabitant if is_simulated(self._url) else holder)(self._url)):
                 raise self._taken(other)
             port.open()
             self._settle(port)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from dispatcher.console.connection import Console
 from dispatcher.console.shell import RELEASE
 from dispatcher.errors import ConsoleError, ConsoleTimeout
+from dispatcher.framing.grammar import KERNEL_STAMP
 
 NUDGE_AFTER = 3.0
 """Seconds of silence without a prompt after which an empty line is typed: a shell that is up shows its prompt."""
@@ -27,6 +28,9 @@ NUDGE_AFTER = 3.0
 BOOT_SILENCE = 30.0
 """The same on a device that was reset, or that has said something: it may be booting, and an empty line stops a boot
 loader's countdown. Boards train their memory and wait for their network in silence, for many seconds."""
+
+UP = 300.0
+"""Seconds on a kernel's clock from which on what it prints is no boot: its device is up, and may talk for ever."""
 
 PROBE_AFTER = 1.0
 """Seconds without an answer after which a shell is asked again; the first characters typed are often lost."""
@@ -203,12 +207,18 @@ class _Login:
         return [(prompt, None if self._believe else self._prompt) for prompt in self._prompts]
 
     def _until(self) -> float:
-        boots = not self._at_prompt and not self._nudges and (self._booting or self._console.last_line())
-        silent = max(self._typed, self._console.heard) + (
-            max(self._patience, BOOT_SILENCE) if boots else self._patience
-        )
-        # A shell may answer below a kernel that never stops talking; a device that still boots is to be left alone.
-        return min(silent, self._typed + self._patience + _LAST_PROBE) if self._at_prompt else silent
+        if self._at_prompt or self._is_up():
+            # A shell may answer below a kernel that never stops talking; a device that still boots is to be left alone.
+            silent = max(self._typed, self._console.heard) + self._patience
+            return min(silent, self._typed + self._patience + _LAST_PROBE)
+        boots = not self._nudges and (self._booting or self._console.last_line())
+        patience = max(self._patience, BOOT_SILENCE) if boots else self._patience
+        return max(self._typed, self._console.heard) + patience
+
+    def _is_up(self) -> bool:
+        # Only the last line counts: a boot loader may have followed the kernel that went down.
+        stamps = KERNEL_STAMP.findall(self._console.recent.rstrip().rpartition(b"\n")[2])
+        return bool(stamps) and not self._booting and float(stamps[-1].strip(b"[] ")) >= UP
 
     # --- what came ---------------------------------------------------------------------------------------------
 

@@ -267,6 +267,35 @@ def test_a_boot_loader_that_is_silent_for_long_is_not_stopped() -> None:
     assert play(device) == pytest.approx(47)
 
 
+@pytest.mark.parametrize("talks_for", [1, 1000])
+def test_a_kernel_that_has_run_for_long_does_not_boot(talks_for: int) -> None:
+    """A board that is up, and whose kernel complains, once or for ever, of a cable."""
+
+    async def device(board: Board) -> None:
+        async def talk() -> None:
+            for second in range(talks_for):
+                await board.say(b"[ 4711.%06d] usb 1-1: cable is bad?\r\n" % second)
+                await asyncio.sleep(2)
+
+        talking = asyncio.ensure_future(talk())
+        await board.typed(b"\n")
+        await board.say(b"\r\n# ")
+        await board.shell()
+        talking.cancel()
+
+    assert play(device) < 15
+
+
+def test_a_boot_loader_that_follows_a_kernel_is_not_stopped() -> None:
+    async def device(board: Board) -> None:
+        await board.say(b"[ 4711.000000] reboot: Restarting system\r\nHit any key to stop autoboot:  9 ")
+        await asyncio.sleep(9)
+        await board.say(b"\r\n# ")
+        await board.shell()
+
+    assert play(device) == pytest.approx(9)
+
+
 def test_a_silent_device_is_nudged_less_and_less_often() -> None:
     times: list[float] = []
 

@@ -29,6 +29,10 @@ BOOT_SILENCE = 30.0
 """The same on a device that was reset, or that has said something: it may be booting, and an empty line stops a boot
 loader's countdown. Boards train their memory and wait for their network in silence, for many seconds."""
 
+TALK_LIMIT = 180.0
+"""Seconds that a device which nobody has reset may talk without a pause before it is asked all the same: what an
+earlier test has left in the background may print for ever below its prompt."""
+
 UP = 300.0
 """Seconds on a kernel's clock from which on what it prints is no boot: its device is up, and may talk for ever."""
 
@@ -213,7 +217,8 @@ class _Login:
             return min(silent, self._typed + self._patience + _LAST_PROBE)
         boots = not self._nudges and (self._booting or self._console.last_line())
         patience = max(self._patience, BOOT_SILENCE) if boots else self._patience
-        return max(self._typed, self._console.heard) + patience
+        silent = max(self._typed, self._console.heard) + patience
+        return silent if self._booting else min(silent, self._typed + max(patience, TALK_LIMIT))
 
     def _is_up(self) -> bool:
         # Only the last line counts: a boot loader may have followed the kernel that went down.

@@ -286,6 +286,22 @@ def test_a_kernel_that_has_run_for_long_does_not_boot(talks_for: int) -> None:
     assert play(device) < 15
 
 
+def test_what_prints_for_ever_hides_no_prompt() -> None:
+    async def device(board: Board) -> None:
+        async def talk() -> None:
+            while True:
+                await board.say(b"+ sleep 1\r\n")
+                await asyncio.sleep(1)
+
+        talking = asyncio.ensure_future(talk())
+        await board.typed(b"\n")
+        await board.say(b"\r\n# ")
+        await board.shell()
+        talking.cancel()
+
+    assert play(device) == pytest.approx(login_module.TALK_LIMIT, abs=2)
+
+
 def test_a_boot_loader_that_follows_a_kernel_is_not_stopped() -> None:
     async def device(board: Board) -> None:
         await board.say(b"[ 4711.000000] reboot: Restarting system\r\nHit any key to stop autoboot:  9 ")

@@ -58,6 +58,9 @@ class Live:
     def _shell(self, _data: dict[str, Any]) -> str:
         return self._paint("a shell answers on the console", _DIM)
 
+    def _login_command(self, data: dict[str, Any]) -> str:
+        return self._paint(login_command_failed(data), _RED)
+
     def _installing(self, data: dict[str, Any]) -> str:
         size = f"{data['bytes'] / 1000:.0f} kB"
         return self._paint(f"installing {data['files']} files: {size} to type, about {data['seconds']} s", _DIM)
@@ -193,3 +196,9 @@ def summary(outcome: Outcome, devices: Sequence[str], output: Path | None, strea
     where = f"results and console logs in {output}" if output else "--output DIR keeps the results and console logs"
     lines += ["", f"{verdict.get(outcome.status, paint('a console failed', _RED))}; {where}"]
     return "\n".join(lines)
+
+
+def login_command_failed(data: dict[str, Any]) -> str:
+    """What a login command's failure means. Its arguments are not shown: a password may be among them."""
+    ended = f"login command {data['number']} ({data['word']}) ended with status {data['status']}"
+    return f"{ended}; the shell that answers may be that of another user"

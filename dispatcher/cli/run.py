@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dispatcher.cli.elsewhere import tls
-from dispatcher.cli.render import Live, summary
+from dispatcher.cli.render import Live, login_command_failed, summary
 from dispatcher.cli.signals import until_signal
 from dispatcher.coordinator.live import GRACE
 from dispatcher.errors import FileError
@@ -135,6 +135,8 @@ def _warn(event: RunEvent) -> None:
     if event.kind == "log-full":
         what = f"{event.data['path']} has reached its limit of {event.data['limit']} bytes"
         print(f"multinode: {event.device}: {what}, and ends there; see --log-limit", file=sys.stderr, flush=True)
+    elif event.kind == "login-command":
+        print(f"multinode: {event.device}: {login_command_failed(event.data)}", file=sys.stderr, flush=True)
     elif event.kind == "lost":
         what = f"the console was lost: {event.data['reason']}; opening it again"
         print(f"multinode: {event.device}: {what}", file=sys.stderr, flush=True)

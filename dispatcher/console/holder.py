@@ -62,6 +62,32 @@ def _locking(file: os.stat_result) -> Iterator[int]:
                 yield int(words[4])
 
 
+def inhabitant(path: str) -> str | None:
+    """The process whose terminal a pty is, named as by :func:`holder`; None: it is no terminal of anybody's.
+
+    A simulator's pty has a number that is another's when the simulator has ended: a person's shell perhaps.
+    """
+    real = os.path.realpath(path)
+    try:
+        device = os.stat(real).st_rdev
+    except OSError:
+        return None
+    for pid in _openers(real, device):
+        if _terminal(pid) == device and (command := _command(pid)) is not None:
+            return f"process {pid} ({command})"
+    return None
+
+
+def _terminal(pid: int) -> int | None:
+    """The number of a process's controlling terminal (proc_pid_stat(5), tty_nr); None where it does not run."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    number = int(fields[4])
+    return os.makedev(number >> 8 & 0xFFF, number & 0xFF | number >> 12 & 0xFFF00)
+
+
 def _openers(path: str, device: int) -> Iterator[int]:
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):  # it has ended, or is another user's

@@ -3,11 +3,16 @@
 A prompt alone proves nothing (a boot log may hold it), so a shell is believed when it has run a command: the text
 ``ready-N`` that it is asked to print is typed in two halves, which no echo can put together. Login prompts are
 answered until then, also after something that looked like a shell's prompt.
+
+Login commands (``sudo -i``, ``su -``) lead to another shell, which may ask for a password first. The shell that answers
+afterwards may be the old one all the same, so the first question to it asks with what status the command has ended: a
+shell that has just begun says 0.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +20,7 @@ from dataclasses import dataclass
 from dispatcher.console.connection import Console
 from dispatcher.console.shell import RELEASE
 from dispatcher.errors import ConsoleClosed, ConsoleError, ConsoleTimeout
+from dispatcher.framing.grammar import KERNEL_STAMP
 
 NUDGE_AFTER = 3.0
 """Seconds of silence without a prompt after which an empty line is typed: a shell that is up shows its prompt."""
@@ -22,6 +28,13 @@ NUDGE_AFTER = 3.0
 BOOT_SILENCE = 30.0
 """The same on a device that was reset, or that has said something: it may be booting, and an empty line stops a boot
 loader's countdown. Boards train their memory and wait for their network in silence, for many seconds."""
+
+TALK_LIMIT = 180.0
+"""Seconds that a device which nobody has reset may talk without a pause before it is asked all the same: what an
+earlier test has left in the background may print for ever below its prompt."""
+
+UP = 300.0
+"""Seconds on a kernel's clock from which on what it prints is no boot: its device is up, and may talk for ever."""
 
 PROBE_AFTER = 1.0
 """Seconds without an answer after which a shell is asked again; the first characters typed are often lost."""
@@ -32,12 +45,22 @@ SETTLE = 0.3
 REFUSALS = 5
 """``Login incorrect`` so many times is believed; some may come of what was typed while the device booted."""
 
+CALM_LIMIT = 2.0
+"""Seconds that a shell which has answered may take to show its prompt before a login command is typed all the same."""
+
 _LAST_NUDGE, _LAST_PROBE = 60.0, 10.0
 _GENTLE_PROBES = 2
 _HARD_NUDGE = 4
 _REFUSED = re.compile(rb"[Ll]ogin incorrect")
 _MORE = re.compile(rb"(?=\S)")
+_ANYTHING = re.compile(rb".+", re.DOTALL)
+_ASKS_PASSWORD = re.compile(rb"[Pp]ass(?:word|phrase)[^\n]*: ?\Z")
+"""What sudo, su and their like ask (sudoers(5), passprompt)."""
+
 _Act = Callable[[], Awaitable[None]]
+
+Tell = Callable[[int, str, int], None]
+"""Told of a login command that has failed: its number from 1, its first word, and its status."""
 
 
 _FRAME = "<MN2 "
@@ -64,6 +87,7 @@ async def login(
     booting: bool = False,
     silence: float | None = None,
     believe: bool = False,
+    failed: Tell | None = None,
 ) -> None:
     """Wait for a shell, logging in where the device asks for it.
 
@@ -73,11 +97,12 @@ async def login(
     :param booting: the device has just been reset.
     :param silence: seconds within which the console must have said something, None for no limit.
     :param believe: a prompt is enough, and is not asked: what shows it may be no shell.
+    :param failed: told when a login command has failed; who logs in goes on.
     :raises ConsoleTimeout: no prompt came, or no shell answered at it.
-    :raises ConsoleError: the device does not let this user in.
+    :raises ConsoleError: the device does not let this user in, or there is no password for a login command.
     :raises ConsoleClosed: the console ended; its last words are the hint.
     """
-    attempt = _Login(console, prompts, credentials, booting, believe)
+    attempt = _Login(console, prompts, credentials, booting, believe, failed)
     loop = asyncio.get_running_loop()
     timer: asyncio.TimerHandle | None = None
     mute = False
@@ -111,7 +136,13 @@ class _Login:
     """One attempt at a console: what is waited for now, and what is done when it comes or does not."""
 
     def __init__(
-        self, console: Console, prompts: Sequence[str], credentials: Credentials | None, booting: bool, believe: bool
+        self,
+        console: Console,
+        prompts: Sequence[str],
+        credentials: Credentials | None,
+        booting: bool,
+        believe: bool,
+        failed: Tell | None,
     ) -> None:
         self._booting = booting
         self._believe = believe
@@ -120,31 +151,52 @@ class _Login:
         self._prompts = [_pattern(prompt) for prompt in prompts]
         self._at_prompt = not prompts and credentials is None
         """Whether a shell's prompt has been seen, or is not waited for."""
+        self._failed = failed
+        self._after_command = False
+        """Whether a login command has been typed."""
         self._names_typed = self._refusals = self._nudges = self._probes = 0
+        self._unanswered = 0
+        """Questions since the last answer."""
         self._patience = PROBE_AFTER if self._at_prompt else NUDGE_AFTER
         self._typed = asyncio.get_running_loop().time()
 
     async def run(self) -> None:
-        await self._reach_a_shell()
-        for command in self._credentials.commands if self._credentials else ():
-            # It may be another shell that answers from now on, `sudo -i` for one.
-            self._at_prompt, self._patience = not self._prompts, PROBE_AFTER
-            await self._type(command.encode() + b"\n")
-            await self._reach_a_shell()
-
-    async def _reach_a_shell(self) -> None:
         if self._at_prompt:
             await self._probe()
+        await self._reach_a_shell()
+        for number, command in enumerate(self._credentials.commands if self._credentials else (), 1):
+            await self._calm()
+            # It may be another shell that answers from now on, `sudo -i` for one. It is asked at a prompt, or after a
+            # while: a question that comes at once would be read as a password.
+            self._at_prompt, self._patience, self._unanswered = not self._prompts, PROBE_AFTER, 0
+            self._after_command = True
+            await self._type(command.encode() + b"\n")
+            status = await self._reach_a_shell()
+            if status and self._failed is not None:
+                self._failed(number, command.split(maxsplit=1)[0], status)
+
+    async def _calm(self) -> None:
+        """Let the shell that has answered show its prompt, which is not that of the next one."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + CALM_LIMIT
+        with contextlib.suppress(ConsoleTimeout):
+            if self._prompts:
+                await self._console.expect(self._prompts, until, plain=True)
+            while loop.time() < until:
+                await self._console.expect([_ANYTHING], min(loop.time() + SETTLE, until))
+
+    async def _reach_a_shell(self) -> int:
+        """Wait for a shell's answer; the status of the login command before it, 0 where it does not tell."""
         while True:
             acts = [*self._login_acts(), *self._shell_acts()]
             try:
-                index, _found = await self._console.expect([each[0] for each in acts], self._until(), plain=True)
+                index, found = await self._console.expect([each[0] for each in acts], self._until(), plain=True)
             except ConsoleTimeout:
                 await self._nothing_came()
                 continue
             act = acts[index][1]
             if act is None:
-                return
+                return 0 if self._believe else int(found["status"] or 0)
             await act()
 
     def _login_acts(self) -> list[tuple[re.Pattern[bytes], _Act | None]]:
@@ -156,21 +208,30 @@ class _Login:
         ]
         if self._credentials.password_prompt:
             acts.append((_pattern(self._credentials.password_prompt), self._password))
+        if self._after_command:
+            acts.append((_ASKS_PASSWORD, self._command_asks))
         return acts
 
     def _shell_acts(self) -> list[tuple[re.Pattern[bytes], _Act | None]]:
         if self._at_prompt:
             # Each question has its own number: what is left of an earlier answer must not be read as this one.
-            return [(re.compile(rb"ready-%d\." % self._probes), None)]
+            return [(re.compile(rb"ready-%d(?:-(?P<status>[0-9]{1,3}))?\." % self._probes), None)]
         return [(prompt, None if self._believe else self._prompt) for prompt in self._prompts]
 
     def _until(self) -> float:
-        boots = not self._at_prompt and not self._nudges and (self._booting or self._console.last_line())
-        silent = max(self._typed, self._console.heard) + (
-            max(self._patience, BOOT_SILENCE) if boots else self._patience
-        )
-        # A shell may answer below a kernel that never stops talking; a device that still boots is to be left alone.
-        return min(silent, self._typed + self._patience + _LAST_PROBE) if self._at_prompt else silent
+        if self._at_prompt or self._is_up():
+            # A shell may answer below a kernel that never stops talking; a device that still boots is to be left alone.
+            silent = max(self._typed, self._console.heard) + self._patience
+            return min(silent, self._typed + self._patience + _LAST_PROBE)
+        boots = not self._nudges and (self._booting or self._console.last_line())
+        patience = max(self._patience, BOOT_SILENCE) if boots else self._patience
+        silent = max(self._typed, self._console.heard) + patience
+        return silent if self._booting else min(silent, self._typed + max(patience, TALK_LIMIT))
+
+    def _is_up(self) -> bool:
+        # Only the last line counts: a boot loader may have followed the kernel that went down.
+        stamps = KERNEL_STAMP.findall(self._console.recent.rstrip().rpartition(b"\n")[2])
+        return bool(stamps) and not self._booting and float(stamps[-1].strip(b"[] ")) >= UP
 
     # --- what came ---------------------------------------------------------------------------------------------
 
@@ -189,6 +250,18 @@ class _Login:
     async def _password(self) -> None:
         password = self._credentials.password if self._credentials else None
         await self._type((password or "").encode() + b"\n")
+
+    async def _command_asks(self) -> None:
+        """A login command asks for a password, in words that are its own."""
+        if await self._more_follows():
+            return
+        if self._credentials is None or self._credentials.password is None:
+            raise ConsoleError(
+                f"a login command asks {self._console.last_line()!r}, and there is no password",
+                where=self._console.name,
+                hint="auto_login's password is typed there; sudo asks for none where sudoers has NOPASSWD",
+            )
+        await self._password()
 
     async def _refused(self) -> None:
         self._refusals += 1
@@ -229,13 +302,17 @@ class _Login:
 
     async def _probe(self) -> None:
         self._probes += 1
-        question = b"echo rea''dy-%d.\n" % self._probes
+        self._unanswered += 1
+        gentle = self._unanswered <= _GENTLE_PROBES
+        # A shell that is no POSIX shell may know no $?, so it is not always asked.
+        status = b"-$?" if self._after_command and gentle else b""
+        question = b"echo rea''dy-%d%b.\n" % (self._probes, status)
         silence = asyncio.get_running_loop().time() - self._console.heard
-        if self._probes > _GENTLE_PROBES and silence >= PROBE_AFTER:
+        if not gentle and silence >= PROBE_AFTER:
             # What was lost may have been a quote, and an earlier run may have left its loop or its test behind.
             await self._console.interrupt()
             question = b"\n" + RELEASE + question
-        if self._probes > 1:
+        if self._unanswered > 1:
             self._patience = min(2 * self._patience, _LAST_PROBE)
         await self._type(question)
 

@@ -17,7 +17,7 @@ import serial
 from pexpect.spawnbase import SpawnBase
 
 from dispatcher.console import address
-from dispatcher.console.holder import holder, is_simulated
+from dispatcher.console.holder import holder, inhabitant, is_simulated
 from dispatcher.console.port import SerialPort, close_port, explain
 from dispatcher.console.relay import POLL, Relay
 from dispatcher.console.transport import Option, Transport, spawn_on
@@ -126,7 +126,7 @@ class SerialTransport(Transport):
             )
             path = str(port.port)
             self._restrain(port)
-            if exclusive and not is_simulated(path) and (other := holder(path)):
+            if exclusive and (other := (inhabitant if is_simulated(path) else holder)(path)):
                 raise self._taken(other)
             port.open()
             self._settle(port)

@@ -359,6 +359,7 @@ class MemberRun:
             booting=booting,
             silence=silence,
             believe=believe,
+            failed=lambda number, word, status: self._note("login-command", number=number, word=word, status=status),
         )
 
     async def _start_shell(self, deadline: float) -> Shell:

@@ -452,7 +452,7 @@ def is_ours(line: str) -> bool:
 def shown(text: bytes) -> list[str]:
     """The lines of some output that are not blank, as they are shown."""
     cut = (line[:OUTPUT_LINE_LIMIT].strip("\r") for line in lava.text(text).split("\n"))
-    return [line if line.isprintable() else printable(line) for line in cut if line]
+    return [line if line.isprintable() else printable(line) for line in cut if line.strip()]
 
 
 def _seconds(option: str | None) -> float | None:

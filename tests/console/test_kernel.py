@@ -178,7 +178,7 @@ def no_file(printk: Path) -> None:
 
 def not_to_be_written(printk: Path) -> None:
     printk.unlink()
-    printk.symlink_to("/proc/loadavg")
+    printk.symlink_to("/proc/uptime")
 
 
 @pytest.mark.parametrize("trouble", [missing, no_file, not_to_be_written])

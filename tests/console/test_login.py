@@ -17,7 +17,7 @@ from dispatcher.console.shell import RELEASE, start
 from dispatcher.errors import ConsoleClosed, ConsoleError, ConsoleTimeout
 
 ROOT = Credentials("login:", "root", "Password:", "secret")
-PROMPT = rb"echo rea''dy-(\d+)\.\n"
+PROMPT = rb"echo rea''dy-(\d+)(-\$\?)?\.\n"
 
 Device = Callable[["Board"], Awaitable[None]]
 
@@ -29,12 +29,13 @@ class Board(PairTransport):
         heard = await self.hear_line()
         assert heard == line
 
-    async def shell(self) -> None:
+    async def shell(self, status: int = 0) -> None:
         """Answer one probe as a shell would, echo included."""
         heard = await self.hear_line()
         found = re.fullmatch(rb"(?:\x03\x03\n)?" + PROMPT, heard)
         assert found is not None, heard
-        await self.say(heard[:-1] + b"\r\nready-%s.\r\n# " % found.group(1))
+        told = b"-%d" % status if found.group(2) else b""
+        await self.say(heard[:-1] + b"\r\nready-%s%s.\r\n# " % (found.group(1), told))
 
 
 def play(
@@ -44,6 +45,7 @@ def play(
     credentials: Credentials | None = None,
     limit: float = 300,
     silence: float | None = None,
+    failed: login_module.Tell | None = None,
 ) -> float:
     """Log in to a device that plays its part to the end; how long it took."""
 
@@ -54,7 +56,9 @@ def play(
         try:
             async with opened(board) as console:
                 deadline = began + limit
-                await login(console, prompts=prompts, credentials=credentials, deadline=deadline, silence=silence)
+                await login(
+                    console, prompts=prompts, credentials=credentials, deadline=deadline, silence=silence, failed=failed
+                )
                 took = now() - began
                 await playing
                 return took
@@ -126,6 +130,81 @@ def test_commands_are_typed_one_by_one_at_the_shell(prompts: tuple[str, ...]) ->
     play(device, prompts=prompts, credentials=Credentials("login:", "root", commands=("sudo -i", "cd /tmp")))
 
 
+@pytest.mark.parametrize("prompts", [("[#$] $",), ()])
+def test_a_login_command_that_asks_for_a_password_is_given_it_and_no_question(prompts: tuple[str, ...]) -> None:
+    """The prompt that the old shell shows late is not the new one's: what is typed at it would be the password."""
+
+    async def device(board: Board) -> None:
+        await board.say(b"panda login: ")
+        await board.typed(b"guest\n")
+        await board.say(b"guest\r\n$ ")
+        heard = await board.hear_line()
+        await board.say(heard[:-1] + b"\r\nready-1.")
+        await asyncio.sleep(0.2)
+        await board.say(b"\r\n\x1b]0;guest$ \x07\x1b[?2004h")
+        await asyncio.sleep(0.2)
+        await board.say(b"\x1b[1;32mguest\x1b[0m$ ")
+        await board.typed(b"sudo -i\n")
+        await board.say(b"sudo -i\r\n")
+        await asyncio.sleep(0.5)
+        await board.say(b"[sudo] password for guest: ")
+        await board.typed(b"secret\n")
+        await asyncio.sleep(0.5)
+        await board.say(b"\r\n# ")
+        await board.shell()
+
+    credentials = Credentials("login:", "guest", "Password:", "secret", commands=("sudo -i",))
+    play(device, prompts=prompts, credentials=credentials)
+
+
+def test_a_login_command_that_asks_for_a_password_that_is_not_known() -> None:
+    async def device(board: Board) -> None:
+        await board.say(b"$ ")
+        await board.shell()
+        await board.typed(b"su -\n")
+        await board.say(b"su -\r\nPassword: ")
+
+    credentials = Credentials("login:", "guest", commands=("su -",))
+    with pytest.raises(ConsoleError, match=r"^board: a login command asks 'Password:', and there is no password\n"):
+        play(device, prompts=("[#$] $",), credentials=credentials)
+
+
+def test_a_login_command_that_fails_is_told() -> None:
+    told: list[tuple[int, str, int]] = []
+
+    async def device(board: Board) -> None:
+        await board.say(b"$ ")
+        await board.shell()
+        await board.typed(b"cd /\n")
+        await board.say(b"cd /\r\n$ ")
+        await board.shell()
+        await board.typed(b"su - admin\n")
+        await board.say(b"su - admin\r\nPassword: ")
+        await board.typed(b"secret\n")
+        await board.say(b"\r\nsu: Authentication failure\r\n$ ")
+        await board.shell(status=1)
+
+    credentials = Credentials("login:", "guest", "Password:", "secret", commands=("cd /", "su - admin"))
+    play(device, prompts=("[#$] $",), credentials=credentials, failed=lambda *what: told.append(what))
+    assert told == [(2, "su", 1)]
+
+
+def test_a_shell_that_knows_no_status_is_asked_without_it() -> None:
+    async def device(board: Board) -> None:
+        await board.say(b"$ ")
+        await board.shell()
+        await board.typed(b"fish\n")
+        await board.say(b"fish\r\n$ ")
+        for _question in range(2):
+            await board.hear_line()
+            await board.say(b"fish: $? is not the exit status\r\n$ ")
+        await board.typed(2 * INTERRUPT + b"\n")
+        await board.typed(RELEASE)
+        await board.shell()
+
+    play(device, prompts=("[#$] $",), credentials=Credentials("login:", "guest", commands=("fish",)))
+
+
 def test_a_login_without_prompts_asks_the_shell_after_a_while() -> None:
     async def device(board: Board) -> None:
         await board.say(b"panda login: ")
@@ -186,6 +265,51 @@ def test_a_boot_loader_that_is_silent_for_long_is_not_stopped() -> None:
         await board.shell()
 
     assert play(device) == pytest.approx(47)
+
+
+@pytest.mark.parametrize("talks_for", [1, 1000])
+def test_a_kernel_that_has_run_for_long_does_not_boot(talks_for: int) -> None:
+    """A board that is up, and whose kernel complains, once or for ever, of a cable."""
+
+    async def device(board: Board) -> None:
+        async def talk() -> None:
+            for second in range(talks_for):
+                await board.say(b"[ 4711.%06d] usb 1-1: cable is bad?\r\n" % second)
+                await asyncio.sleep(2)
+
+        talking = asyncio.ensure_future(talk())
+        await board.typed(b"\n")
+        await board.say(b"\r\n# ")
+        await board.shell()
+        talking.cancel()
+
+    assert play(device) < 15
+
+
+def test_what_prints_for_ever_hides_no_prompt() -> None:
+    async def device(board: Board) -> None:
+        async def talk() -> None:
+            while True:
+                await board.say(b"+ sleep 1\r\n")
+                await asyncio.sleep(1)
+
+        talking = asyncio.ensure_future(talk())
+        await board.typed(b"\n")
+        await board.say(b"\r\n# ")
+        await board.shell()
+        talking.cancel()
+
+    assert play(device) == pytest.approx(login_module.TALK_LIMIT, abs=2)
+
+
+def test_a_boot_loader_that_follows_a_kernel_is_not_stopped() -> None:
+    async def device(board: Board) -> None:
+        await board.say(b"[ 4711.000000] reboot: Restarting system\r\nHit any key to stop autoboot:  9 ")
+        await asyncio.sleep(9)
+        await board.say(b"\r\n# ")
+        await board.shell()
+
+    assert play(device) == pytest.approx(9)
 
 
 def test_a_silent_device_is_nudged_less_and_less_often() -> None:

@@ -297,6 +297,28 @@ def test_who_reads_a_port_without_a_lock_is_found(wire: Wire, monkeypatch: pytes
         reader.communicate()
 
 
+def test_a_pty_that_has_become_the_terminal_of_a_shell_is_not_typed_at(wire: Wire) -> None:
+    """A simulator's pty is lost when it ends; what is found by that name afterwards may be a person's terminal."""
+    with open(wire.path, "rb") as terminal:
+        shell = subprocess.Popen(["setsid", "--ctty", "cat"], stdin=terminal, stdout=subprocess.PIPE)
+    try:
+        os.write(wire.master, b"up\n")
+        assert shell.stdout is not None
+        assert shell.stdout.readline() == b"up\n"
+
+        async def test() -> None:
+            with pytest.raises(ConsoleError, match=rf"cannot open {wire.path}: process {shell.pid} \(cat\) uses it\n"):
+                async with opened(transport(wire.path)):
+                    pass
+            async with opened(transport(wire.path, exclusive=False)):
+                pass
+
+        run(test())
+    finally:
+        shell.kill()
+        shell.communicate()
+
+
 def test_what_came_before_a_port_was_opened_is_read(wire: Wire) -> None:
     """QEMU's pty holds what its guest said; a line that was lost for a while, what came since."""
     tty.setraw(wire.master)

@@ -24,7 +24,7 @@ from dispatcher.job.testdef import Definition
 
 OUTPUT = (
     b"hello\r\n\r\n<LAVA_SIGNAL_STARTRUN 0_demo 1_2>\r\r\n+ true\n\xc3\xa4 and \x1b[1m\n"
-    b"<LAVA_SIGNAL_TESTCASE TEST_CASE_ID=a RESULT=pass>\n<MN2 half\nthe last words\nno line feed"
+    b"<LAVA_SIGNAL_TESTCASE TEST_CASE_ID=a RESULT=pass>\n<MN2 half\nthe last words\n   \r\nno line feed"
 )
 SHOWN = [
     *("hello", "<LAVA_SIGNAL_STARTRUN 0_demo 1_2>", "+ true", "ä and \\x1b[1m"),

@@ -25,6 +25,7 @@ from dispatcher.coordinator.journal.memory import MemoryJournal
 from dispatcher.coordinator.live import LiveGroup
 from dispatcher.framing.conversation import Conversation
 from dispatcher.framing.events import Request
+from dispatcher.framing.reliable import UNSEEDED
 from dispatcher.group.events import Member
 from dispatcher.group.needs import Kind
 from dispatcher.job import overlay
@@ -61,6 +62,7 @@ class Line:
             cache=str(self.folder / "cache"),
             test_shell=shell,
             nonce="0000",
+            seed=UNSEEDED,
         )
         (binaries / resources.SETTINGS).write_bytes(settings)
         script = self.folder / "driver"

@@ -23,6 +23,7 @@ from dispatcher.console.transport import Transport
 from dispatcher.coordinator.client import EmbeddedClient
 from dispatcher.coordinator.journal.memory import MemoryJournal
 from dispatcher.coordinator.live import LiveGroup
+from dispatcher.framing.reliable import UNSEEDED
 from dispatcher.group.events import Member, Sent
 from dispatcher.job import overlay
 from dispatcher.job.calls import Send, Sync, Wait, WaitAll
@@ -82,6 +83,7 @@ class Board:
             cache=str(self.cache),
             test_shell=str(self.shell),
             nonce="beef",
+            seed=UNSEEDED,
         )
         if quiet is not None:
             settings += b"LAVA_QUIET=%d\n" % quiet

@@ -16,7 +16,7 @@ import pytest
 from stray_terminal import HISTORY, SHELLS, Kind, Terminal, program
 
 from dispatcher import resources
-from dispatcher.framing.reliable import Down, decode_up, encode_down
+from dispatcher.framing.reliable import UNSEEDED, Down, decode_up, encode_down
 from dispatcher.framing.reliable import Kind as Answer
 from dispatcher.job import overlay
 
@@ -51,6 +51,7 @@ class Device:
             cache=str(root / "cache"),
             test_shell=" ".join(interpreter),
             nonce="beef",
+            seed=UNSEEDED,
         )
         (self.bin / resources.SETTINGS).write_bytes(settings + b"LAVA_QUIET=1\n")
 

@@ -17,7 +17,9 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from dispatcher.console.connection import Console
+from dispatcher.console import leftover
+from dispatcher.console.connection import INTERRUPT, Console
+from dispatcher.console.leftover import Leftover
 from dispatcher.console.shell import RELEASE
 from dispatcher.errors import ConsoleClosed, ConsoleError, ConsoleTimeout
 from dispatcher.framing.grammar import KERNEL_STAMP
@@ -51,6 +53,7 @@ CALM_LIMIT = 2.0
 _LAST_NUDGE, _LAST_PROBE = 60.0, 10.0
 _GENTLE_PROBES = 2
 _HARD_NUDGE = 4
+_SOON, _MOMENTS = 0.01, 6
 _REFUSED = re.compile(rb"[Ll]ogin incorrect")
 _MORE = re.compile(rb"(?=\S)")
 _ANYTHING = re.compile(rb".+", re.DOTALL)
@@ -159,6 +162,9 @@ class _Login:
         """Questions since the last answer."""
         self._patience = PROBE_AFTER if self._at_prompt else NUDGE_AFTER
         self._typed = asyncio.get_running_loop().time()
+        self._leftover = Leftover()
+        self._leftovers = 0
+        self._found: re.Match[bytes]
 
     async def run(self) -> None:
         if self._at_prompt:
@@ -188,7 +194,7 @@ class _Login:
     async def _reach_a_shell(self) -> int:
         """Wait for a shell's answer; the status of the login command before it, 0 where it does not tell."""
         while True:
-            acts = [*self._login_acts(), *self._shell_acts()]
+            acts = [*self._login_acts(), *self._shell_acts(), *self._leftover_acts()]
             try:
                 index, found = await self._console.expect([each[0] for each in acts], self._until(), plain=True)
             except ConsoleTimeout:
@@ -197,6 +203,7 @@ class _Login:
             act = acts[index][1]
             if act is None:
                 return 0 if self._believe else int(found["status"] or 0)
+            self._found = found
             await act()
 
     def _login_acts(self) -> list[tuple[re.Pattern[bytes], _Act | None]]:
@@ -217,6 +224,10 @@ class _Login:
             # Each question has its own number: what is left of an earlier answer must not be read as this one.
             return [(re.compile(rb"ready-%d(?:-(?P<status>[0-9]{1,3}))?\." % self._probes), None)]
         return [(prompt, None if self._believe else self._prompt) for prompt in self._prompts]
+
+    def _leftover_acts(self) -> list[tuple[re.Pattern[bytes], _Act | None]]:
+        # A boot loader would stop at what is typed.
+        return [] if self._booting else [(leftover.FRAME, self._left_behind)]
 
     def _until(self) -> float:
         if self._at_prompt or self._is_up():
@@ -271,6 +282,19 @@ class _Login:
                 where=self._console.name,
                 hint="see auto_login in the device file: username, password_prompt and password",
             )
+
+    async def _left_behind(self) -> None:
+        """A test of an earlier run calls: its calls fail, so that Ctrl-C can end it."""
+        answer = self._leftover.answer(self._found[1], asyncio.get_running_loop().time())
+        self._patience = PROBE_AFTER
+        self._nudges = max(self._nudges, _HARD_NUDGE - 1)
+        self._unanswered = max(self._unanswered, _GENTLE_PROBES)
+        await self._type(answer)
+        # If it makes one call after the other, there is no silence, and Ctrl-C works but for moments between two: soon
+        # after an answer, and nobody knows how soon.
+        await asyncio.sleep(_SOON * 2 ** (self._leftovers % _MOMENTS))
+        self._leftovers += 1
+        await self._type(INTERRUPT)
 
     async def _more_follows(self) -> bool:
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import LOCAL, PATIENCE, Multinode, job_text, marked
+from .conftest import LOCAL, PATIENCE, Multinode, Running, job_text, marked
 
 pytestmark = pytest.mark.slow
 
@@ -108,6 +108,30 @@ def test_an_interrupted_run_leaves_the_board_at_its_prompt(
     assert marked(mark) == ["sh -i "]
     directory = (output / "events.jsonl").read_text().partition('"directory": "')[2].partition('"')[0]
     assert not Path(directory or "/").exists()
+
+
+@pytest.mark.parametrize("prompts", ["", "prompts: ['[#$] $'], "])
+@pytest.mark.parametrize(
+    "step",
+    [
+        "lava-wait never",
+        "while :; do lava-wait never || sleep 0.1; done",
+        "while :; do lava-test-case again --result pass; done",
+    ],
+)
+def test_a_run_takes_a_board_from_one_that_was_killed(
+    step: str, prompts: str, board: Board, write: Write, start: Callable[..., Running], multinode: Multinode
+) -> None:
+    file = write("d.yaml", devices(board.path).replace("console:", prompts + "console:"))
+    run = start("run", write("job.yaml", job_text({"a": [step]})), "--devices", file)
+    run.line("again: pass" if "again" in step else "lava-wait never ...")
+    run.end(signal.SIGKILL)
+    job = job_text({"a": ["lava-test-case first --result pass"]}).replace(
+        "action:\n    minutes: 1", "action:\n    seconds: 50"
+    )
+    ran = multinode("run", write("job.yaml", job), "--devices", file)
+    assert (ran.status, ran.result(1, "0_a", "first")) == (0, "pass"), ran.out + ran.err
+    assert {case["name"] for case in ran.results} == {"first", "0_a"}
 
 
 def test_a_test_that_takes_too_long_is_stopped_on_the_board(

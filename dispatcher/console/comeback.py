@@ -30,10 +30,10 @@ class Comeback:
             self._pause = FIRST_PAUSE
             self._deadline = now + patience
 
-    def pause(self) -> float:
-        """Seconds to wait before the next attempt."""
+    def pause(self, now: float) -> float:
+        """Seconds to wait before the next attempt; the last one is made when the patience ends."""
         pause, self._pause = self._pause, min(2 * self._pause, LAST_PAUSE)
-        return pause
+        return min(pause, max(0.0, self._deadline - now))
 
     def hopeless(self, now: float) -> bool:
         """Whether it has been away for too long."""

@@ -235,7 +235,7 @@ class Console:
         loop = asyncio.get_running_loop()
         while True:
             await self._transport.close()
-            await asyncio.sleep(self._comeback.pause())
+            await asyncio.sleep(self._comeback.pause(loop.time()))
             try:
                 self._attend(await self._transport.reopen())
                 return

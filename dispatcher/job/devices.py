@@ -55,6 +55,7 @@ class Device:
     :ivar lava_test_sh_cmd: the shell on the device that runs the tests; empty where that is the role's to say.
     :ivar results_dir: where our files go on the device; ``%s`` stands for the member's id.
     :ivar console_loglevel: the kernel's while tests run; None: what it is.
+    :ivar file: where it stands, in line ``line``; None where no file has it.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Device:
     lava_test_sh_cmd: str = ""
     results_dir: str = DEFAULT_RESULTS_DIR
     console_loglevel: int | None = None
+    file: Path | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ def load_devices(path: Path, transports: Mapping[str, Mapping[str, str]]) -> Dev
     entries = top.need(top.mapping(keys.DEVICE_FILE), "devices")
     devices: dict[str, Device] = {}
     for key, value in entries.items():
-        for device in _devices(key, value, transports):
+        for device in _devices(path, key, value, transports):
             if device.name in devices:
                 line = devices[device.name].line
                 raise key.error(f"two devices are named {quoted(device.name)}: in line {line} and in line {key.line}")
@@ -110,7 +112,7 @@ def load_devices(path: Path, transports: Mapping[str, Mapping[str, str]]) -> Dev
     return Devices(path, tuple(devices.values()), skipped.told())
 
 
-def _devices(key: Node, node: Node, transports: Mapping[str, Mapping[str, str]]) -> Iterable[Device]:
+def _devices(path: Path, key: Node, node: Node, transports: Mapping[str, Mapping[str, str]]) -> Iterable[Device]:
     """The devices that one entry stands for: one, or as many as it counts."""
     name = key.word()
     if not name.isprintable() or any(char.isspace() for char in name):
@@ -127,6 +129,7 @@ def _devices(key: Node, node: Node, transports: Mapping[str, Mapping[str, str]])
             transport=transport,
             config=config,
             line=key.line,
+            file=path,
             prompts=_optional(found, "prompts", prompts, ()),
             auto_login=_optional(found, "auto_login", auto_login, None),
             commands=_optional(found, "commands", _commands, {}),

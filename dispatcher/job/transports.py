@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dispatcher.console.transport import Transport
-from dispatcher.errors import MultinodeError, PluginError
+from dispatcher.errors import FileError, MultinodeError, PluginError, UserError
 from dispatcher.job.devices import Device
 
 
@@ -14,6 +14,11 @@ def new_transport(device: Device, kind: type[Transport]) -> Transport:
     """
     try:
         return kind(device.name, device.config)
+    except UserError as error:
+        if device.file is None:
+            raise
+        where = f"{device.file}:{device.line}: {device.name}"
+        raise FileError(error.what, where=where, hint=error.hint) from None
     except MultinodeError:
         raise
     except Exception as error:

@@ -102,6 +102,15 @@ def test_a_console_that_is_no_use(name: str, multinode: Multinode, write: Write)
     assert "1 (server): bad: " in ran.reason(2, "lava", "job"), "the other member is told why"
 
 
+def test_an_option_that_makes_no_sense_is_told_with_its_line(multinode: Multinode, write: Write) -> None:
+    text = "devices:\n  good: {device_type: board, console: {command: sh}}\n"
+    text += "  bad: {device_type: board, console: {serial: /dev/ttyS9, baudrate: fast}}\n"
+    file = write("devices.yaml", text)
+    ran = multinode("check", write("job.yaml", GOOD), "--devices", file)
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err == f"multinode: {file}:3: bad: baudrate 'fast' is not a number of bits a second\n"
+
+
 # --- calls that cannot be right -----------------------------------------------------------------------------------
 
 

@@ -29,10 +29,11 @@ def test_pauses_grow_and_end_with_the_patience() -> None:
     attempts = Comeback()
     attempts.opened(100.0)
     attempts.lost(100.5, 60)
-    pauses = [attempts.pause() for _ in range(8)]
+    pauses = [attempts.pause(101.0) for _ in range(8)]
     assert pauses[0] == FIRST_PAUSE
     assert pauses == sorted(pauses)
     assert pauses[-1] == LAST_PAUSE
+    assert [attempts.pause(now) for now in (160.0, 160.5, 161.0)] == [0.5, 0.0, 0.0]
     assert not attempts.hopeless(160.4)
     assert attempts.hopeless(160.5)
 
@@ -40,14 +41,14 @@ def test_pauses_grow_and_end_with_the_patience() -> None:
 def test_a_console_that_is_lost_at_once_has_not_come_back() -> None:
     attempts = Comeback()
     attempts.lost(100.0, 60)
-    attempts.pause()
+    attempts.pause(100.0)
     attempts.opened(110.0)
     attempts.lost(110.0 + LASTING / 2, 60)
-    assert attempts.pause() > FIRST_PAUSE
+    assert attempts.pause(110.5) > FIRST_PAUSE
     assert attempts.hopeless(160.0)
     attempts.opened(159.0)
     attempts.lost(159.0 + LASTING, 60)
-    assert attempts.pause() == FIRST_PAUSE
+    assert attempts.pause(160.0) == FIRST_PAUSE
     assert not attempts.hopeless(200.0)
 
 

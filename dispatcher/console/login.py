@@ -175,8 +175,8 @@ class _Login:
         await self._reach_a_shell()
         for number, command in enumerate(self._credentials.commands if self._credentials else (), 1):
             await self._calm()
-            # Another shell may answer from now on, `sudo -i` for one, and its prompt need not be known. It is asked at a
-            # prompt, or after a while: a question that comes at once would be read as a password.
+            # Another shell may answer from now on, `sudo -i` for one, and its prompt need not be known. It is asked at
+            # a prompt, or after a while: a question that comes at once would be read as a password.
             self._at_prompt, self._patience, self._unanswered = not self._prompts, PROBE_AFTER, 0
             self._after_command, self._password_is_due = True, False
             await self._type(command.encode() + b"\n")

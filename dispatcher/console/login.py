@@ -67,9 +67,6 @@ Tell = Callable[[int, str, int], None]
 """Told of a login command that has failed: its number from 1, its first word (of ``NAME=VALUE`` the name, as the value
 may be secret), and its status."""
 
-_FRAME = "<MN2 "
-"""How a call of our scripts begins (docs/console-protocol.md)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -248,9 +245,12 @@ class _Login:
         return self._after_command and not self._believe
 
     def _is_up(self) -> bool:
-        # Only the last line counts: a boot loader may have followed the kernel that went down.
-        stamps = KERNEL_STAMP.findall(self._console.recent.rstrip().rpartition(b"\n")[2])
+        # A boot loader may have followed the kernel that went down.
+        stamps = KERNEL_STAMP.findall(self._said_last())
         return bool(stamps) and not self._booting and float(stamps[-1].strip(b"[] ")) >= UP
+
+    def _said_last(self) -> bytes:
+        return self._console.recent.rstrip().rpartition(b"\n")[2]
 
     # --- what came ---------------------------------------------------------------------------------------------
 
@@ -374,7 +374,7 @@ class _Login:
             known = [repr(each.decode(errors="replace")) for each in waited_for if each != _REFUSED.pattern]
             what = f"no prompt came; waited for {', '.join(known)}"
         said = self._console.last_line()
-        if _FRAME in said:
+        if leftover.FRAME.search(self._said_last()):
             hint = "a test of an earlier run is still there and calls; reset the device, or end that test by hand"
         elif said:
             hint = f"the console said last: {said!r}; see prompts and auto_login in the device file"

@@ -523,9 +523,10 @@ def test_a_console_that_never_prompts_says_what_was_waited_for_and_what_came() -
     )
 
 
-def test_a_test_that_a_killed_run_has_left_is_told() -> None:
+@pytest.mark.parametrize("call", [b"RUNNER EXIT", b"WAIT " + 100 * b"x"])
+def test_a_test_that_a_killed_run_has_left_is_told(call: bytes) -> None:
     async def device(board: Board) -> None:
-        await board.say(b"<MN2 900ca8afda33 1/1 RUNNER EXIT 5048.4221>\r\n")
+        await board.say(b"<MN2 900ca8afda33 1/1 %s 5048.4221>\r\n" % call)
         while True:
             await board.hear_line()
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from dispatcher.errors import UsageError
 from dispatcher.framing import grammar, lava
@@ -23,27 +27,41 @@ def command(arguments: argparse.Namespace) -> int:
 
 def replay(path: Path) -> Iterator[str]:
     """The lines to print for a recording. :raises UsageError: it cannot be read."""
-    markers, frames, reader = lava.Decoder(), UpDecoder(seeds=_seeds(path)), _Reader()
-    for data in _read(path):
-        yield from reader.read([*markers.feed(data), *frames.feed(data)])
-    yield from reader.read([*markers.finish(), *frames.finish()])
-    yield reader.summary()
+    with _opened(path) as recording:
+        markers, frames, reader = lava.Decoder(), UpDecoder(seeds=_seeds(recording)), _Reader()
+        recording.seek(0)
+        for data in _read(recording):
+            yield from reader.read([*markers.feed(data), *frames.feed(data)])
+        yield from reader.read([*markers.finish(), *frames.finish()])
+        yield reader.summary()
 
 
-def _seeds(path: Path) -> set[Seed]:
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A recording that can be read twice, also where it comes from a pipe."""
+    try:
+        with path.open("rb") as given:
+            if given.seekable():
+                yield given
+                return
+            with tempfile.TemporaryFile() as copy:
+                shutil.copyfileobj(given, copy)
+                copy.seek(0)
+                yield copy
+    except OSError as error:
+        raise UsageError(f"cannot read it: {error.strerror}", where=str(path)) from None
+
+
+def _seeds(recording: BinaryIO) -> set[Seed]:
     """The seeds of a recording's runs: what more than one frame has, or the only one, as what is damaged has any."""
     decoder = UpDecoder(0, seeds=None)
-    found = Counter(frame.seed for data in _read(path) for frame in decoder.feed(data) if isinstance(frame, Up))
+    found = Counter(frame.seed for data in _read(recording) for frame in decoder.feed(data) if isinstance(frame, Up))
     return {UNSEEDED, *(seed for seed, count in found.items() if count > 1 or len(found) == 1)}
 
 
-def _read(path: Path) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as recording:
-            while data := recording.read(grammar.READ_SIZE):
-                yield data
-    except OSError as error:
-        raise UsageError(f"cannot read it: {error.strerror}", where=str(path)) from None
+def _read(recording: BinaryIO) -> Iterator[bytes]:
+    while data := recording.read(grammar.READ_SIZE):
+        yield data
 
 
 class _Reader:

@@ -25,13 +25,21 @@ def check(url: str, device: str) -> None:
     :raises UserError: it is none of pyserial's. It is not shown where it holds a password.
     """
     scheme = url.partition("://")[0].lower()
-    if not any(importlib.util.find_spec(f"{each}.protocol_{scheme}") for each in serial.protocol_handler_packages):
-        what = f"console serial {quoted(url)}: pyserial knows no {scheme}://"
+    if not _is_known(scheme):
+        shown = f"console serial {quoted(url)}" if "@" not in url else "console serial"
+        what = f"{shown}: pyserial knows no {scheme}://"
         raise UserError(what, where=device, hint="it knows rfc2217://, socket://, hwgrep:// and loop://, among others")
     if url.lower().startswith(SEARCH):
         _check_search(url, device)
     elif scheme in _OF_HOSTS and "{" not in url:
         _check_host(url, scheme, device)
+
+
+def _is_known(scheme: str) -> bool:
+    # With a dot it would be a module of a package that is imported for that.
+    return "." not in scheme and any(
+        importlib.util.find_spec(f"{each}.protocol_{scheme}") for each in serial.protocol_handler_packages
+    )
 
 
 def _check_search(url: str, device: str) -> None:

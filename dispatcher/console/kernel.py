@@ -55,7 +55,8 @@ class KernelMessages:
         if not self._able:
             yield
             return
-        ask = f"R=$(cat {PRINTK})&&R=${{R%%[!0-9]*}}&&{{ [ $R -le {QUIET} ]||echo {QUIET} >{PRINTK};}}"
+        # A level that is low enough is written too: only that tells whether it can be.
+        ask = f"R=$(cat {PRINTK})&&R=${{R%%[!0-9]*}}&&{{ [ $R -le {QUIET} ]&&_p=$R||_p={QUIET};echo $_p >{PRINTK};}}"
         keep = f"_q=${{_q:-$R}}&&trap '{_put_back(QUIET)}' 0 1"
         answer = await shell.run(
             f"{{ {ask};}} 2>/dev/null&&{keep}", deadline=deadline, check=False, doing="quiet the kernel's messages"

@@ -51,7 +51,8 @@ CALM_LIMIT = 2.0
 """Seconds that a shell which has answered may take to show its prompt before a login command is typed all the same."""
 
 _LAST_NUDGE, _LAST_PROBE = 60.0, 10.0
-_GENTLE_PROBES = 2
+_GENTLE_PROBES, _GENTLE_PROBES_OF_A_COMMAND = 2, 5
+_STATUS_PROBES = 2
 _HARD_NUDGE = 4
 _SOON, _MOMENTS = 0.01, 6
 _REFUSED = re.compile(rb"[Ll]ogin incorrect")
@@ -63,11 +64,8 @@ _ASKS_PASSWORD = re.compile(rb"[Pp]ass(?:word|phrase)[^\n]*: ?\Z")
 _Act = Callable[[], Awaitable[None]]
 
 Tell = Callable[[int, str, int], None]
-"""Told of a login command that has failed: its number from 1, its first word, and its status."""
-
-
-_FRAME = "<MN2 "
-"""How a call of our scripts begins (docs/console-protocol.md)."""
+"""Told of a login command that has failed: its number from 1, its first word (of ``NAME=VALUE`` the name, as the value
+may be secret), and its status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +155,8 @@ class _Login:
         self._failed = failed
         self._after_command = False
         """Whether a login command has been typed."""
+        self._password_is_due = False
+        """Whether a name has been typed, and no password since."""
         self._names_typed = self._refusals = self._nudges = self._probes = 0
         self._unanswered = 0
         """Questions since the last answer."""
@@ -172,21 +172,21 @@ class _Login:
         await self._reach_a_shell()
         for number, command in enumerate(self._credentials.commands if self._credentials else (), 1):
             await self._calm()
-            # It may be another shell that answers from now on, `sudo -i` for one. It is asked at a prompt, or after a
-            # while: a question that comes at once would be read as a password.
+            # Another shell may answer from now on, `sudo -i` for one, and its prompt need not be known. It is asked at
+            # a prompt, or after a while: a question that comes at once would be read as a password.
             self._at_prompt, self._patience, self._unanswered = not self._prompts, PROBE_AFTER, 0
-            self._after_command = True
+            self._after_command, self._password_is_due = True, False
             await self._type(command.encode() + b"\n")
             status = await self._reach_a_shell()
             if status and self._failed is not None:
-                self._failed(number, command.split(maxsplit=1)[0], status)
+                self._failed(number, command.strip().partition(" ")[0].partition("=")[0], status)
 
     async def _calm(self) -> None:
         """Let the shell that has answered show its prompt, which is not that of the next one."""
         loop = asyncio.get_running_loop()
         until = loop.time() + CALM_LIMIT
         with contextlib.suppress(ConsoleTimeout):
-            if self._prompts:
+            if self._prompts and not self._believe:
                 await self._console.expect(self._prompts, until, plain=True)
             while loop.time() < until:
                 await self._console.expect([_ANYTHING], min(loop.time() + SETTLE, until))
@@ -230,7 +230,7 @@ class _Login:
         return [] if self._booting else [(leftover.FRAME, self._left_behind)]
 
     def _until(self) -> float:
-        if self._at_prompt or self._is_up():
+        if self._at_prompt or self._is_to_be_asked or self._is_up():
             # A shell may answer below a kernel that never stops talking; a device that still boots is to be left alone.
             silent = max(self._typed, self._console.heard) + self._patience
             return min(silent, self._typed + self._patience + _LAST_PROBE)
@@ -239,10 +239,18 @@ class _Login:
         silent = max(self._typed, self._console.heard) + patience
         return silent if self._booting else min(silent, self._typed + max(patience, TALK_LIMIT))
 
+    @property
+    def _is_to_be_asked(self) -> bool:
+        """Whether a shell is there that need not show a prompt which is known."""
+        return self._after_command and not self._believe
+
     def _is_up(self) -> bool:
-        # Only the last line counts: a boot loader may have followed the kernel that went down.
-        stamps = KERNEL_STAMP.findall(self._console.recent.rstrip().rpartition(b"\n")[2])
+        # A boot loader may have followed the kernel that went down.
+        stamps = KERNEL_STAMP.findall(self._said_last())
         return bool(stamps) and not self._booting and float(stamps[-1].strip(b"[] ")) >= UP
+
+    def _said_last(self) -> bytes:
+        return self._console.recent.rstrip().rpartition(b"\n")[2]
 
     # --- what came ---------------------------------------------------------------------------------------------
 
@@ -251,22 +259,29 @@ class _Login:
         await self._probe()
 
     async def _name(self) -> None:
-        if self._credentials is None or (self._names_typed and await self._more_follows()):
+        if self._credentials is None:
+            return
+        if (self._names_typed or self._after_command) and await self._more_follows():
             return
         self._names_typed += 1
+        self._password_is_due = True
         # Without a prompt to wait for, a shell is asked for once the login has had its time.
         self._at_prompt, self._patience = not self._prompts, NUDGE_AFTER
         await self._type(self._credentials.username.encode() + b"\n")
 
     async def _password(self) -> None:
+        # A shell would show it in the log, if what looks like the prompt stands in a message of the day.
+        if not self._password_is_due and await self._more_follows():
+            return
+        self._password_is_due = False
         password = self._credentials.password if self._credentials else None
         await self._type((password or "").encode() + b"\n")
 
     async def _command_asks(self) -> None:
         """A login command asks for a password, in words that are its own."""
-        if await self._more_follows():
-            return
         if self._credentials is None or self._credentials.password is None:
+            if await self._more_follows():
+                return
             raise ConsoleError(
                 f"a login command asks {self._console.last_line()!r}, and there is no password",
                 where=self._console.name,
@@ -288,7 +303,7 @@ class _Login:
         answer = self._leftover.answer(self._found[1], asyncio.get_running_loop().time())
         self._patience = PROBE_AFTER
         self._nudges = max(self._nudges, _HARD_NUDGE - 1)
-        self._unanswered = max(self._unanswered, _GENTLE_PROBES)
+        self._unanswered = max(self._unanswered, self._gentle_probes())
         await self._type(answer)
         # If it makes one call after the other, there is no silence, and Ctrl-C works but for moments between two: soon
         # after an answer, and nobody knows how soon.
@@ -306,7 +321,8 @@ class _Login:
     # --- what did not come ---------------------------------------------------------------------------------------
 
     async def _nothing_came(self) -> None:
-        if self._at_prompt:
+        if self._at_prompt or self._is_to_be_asked:
+            self._at_prompt = True
             await self._probe()
         elif asyncio.get_running_loop().time() >= self._until():
             await self._nudge()
@@ -327,9 +343,9 @@ class _Login:
     async def _probe(self) -> None:
         self._probes += 1
         self._unanswered += 1
-        gentle = self._unanswered <= _GENTLE_PROBES
+        gentle = self._unanswered <= self._gentle_probes()
         # A shell that is no POSIX shell may know no $?, so it is not always asked.
-        status = b"-$?" if self._after_command and gentle else b""
+        status = b"-$?" if self._after_command and self._unanswered <= _STATUS_PROBES else b""
         question = b"echo rea''dy-%d%b.\n" % (self._probes, status)
         silence = asyncio.get_running_loop().time() - self._console.heard
         if not gentle and silence >= PROBE_AFTER:
@@ -339,6 +355,10 @@ class _Login:
         if self._unanswered > 1:
             self._patience = min(2 * self._patience, _LAST_PROBE)
         await self._type(question)
+
+    def _gentle_probes(self) -> int:
+        """Questions before Ctrl-C is typed, which would end a login command that is silent for a while."""
+        return _GENTLE_PROBES_OF_A_COMMAND if self._after_command else _GENTLE_PROBES
 
     async def _type(self, data: bytes) -> None:
         await self._console.send(data)
@@ -354,7 +374,7 @@ class _Login:
             known = [repr(each.decode(errors="replace")) for each in waited_for if each != _REFUSED.pattern]
             what = f"no prompt came; waited for {', '.join(known)}"
         said = self._console.last_line()
-        if _FRAME in said:
+        if leftover.FRAME.search(self._said_last()):
             hint = "a test of an earlier run is still there and calls; reset the device, or end that test by hand"
         elif said:
             hint = f"the console said last: {said!r}; see prompts and auto_login in the device file"

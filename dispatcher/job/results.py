@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -279,14 +279,21 @@ def write(directory: Path, cases: Sequence[Case]) -> None:
     """Write ``results.yaml`` and ``results.xml``. :raises OutputError: they cannot be written."""
     listed = [_as_dict(case) for case in cases]
     document = yaml.safe_dump(listed, sort_keys=False, allow_unicode=True)
+    with _whole(directory / "results.yaml") as path:
+        path.write_text(document, encoding="utf-8")
+    with _whole(directory / "results.xml") as path:
+        _junit(cases).write(path, encoding="utf-8", xml_declaration=True)
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file that is written whole, or is not there: cut short it would read as a run with fewer cases."""
     try:
-        (directory / "results.yaml").write_text(document, encoding="utf-8")
-        _junit(cases).write(directory / "results.xml", encoding="utf-8", xml_declaration=True)
+        yield path
     except OSError as error:
         with contextlib.suppress(OSError):
-            # Cut short it would read as a run with fewer cases.
-            (directory / "results.yaml").unlink(missing_ok=True)
-        raise OutputError(f"cannot write the results in {directory}: {error.strerror}") from None
+            path.unlink(missing_ok=True)
+        raise OutputError(f"cannot write the results in {path.parent}: {error.strerror}") from None
 
 
 def _as_dict(case: Case) -> dict[str, Any]:

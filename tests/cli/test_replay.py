@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,16 @@ def test_a_log_may_hold_several_runs(tmp_path: Path) -> None:
 
 def test_a_frame_by_itself_is_taken_for_whole(tmp_path: Path) -> None:
     assert replayed(tmp_path, frame(1, CASE % 1))[0][1] == "frame"
+
+
+def test_a_pipe_is_read_as_a_file_is() -> None:
+    """``multinode replay <(zcat 1.log.gz)``."""
+    reads, writes = os.pipe()
+    with open(writes, "wb") as pipe:
+        pipe.write(frame(1, CASE % 1))
+    with open(reads, "rb"):
+        lines = list(replay(Path(f"/dev/fd/{reads}")))
+    assert [line.split()[1] for line in lines] == ["frame", "1,"]
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:

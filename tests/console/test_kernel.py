@@ -181,7 +181,12 @@ def not_to_be_written(printk: Path) -> None:
     printk.symlink_to("/proc/uptime")
 
 
-@pytest.mark.parametrize("trouble", [missing, no_file, not_to_be_written])
+def quiet_and_not_to_be_written(printk: Path) -> None:
+    printk.unlink()
+    printk.symlink_to("/proc/sys/fs/aio-nr")
+
+
+@pytest.mark.parametrize("trouble", [missing, no_file, not_to_be_written, quiet_and_not_to_be_written])
 def test_a_kernel_that_cannot_be_told_prints_on(
     trouble: Callable[[Path], None], shell_command: str, printk: Path, tmp_path: Path
 ) -> None:

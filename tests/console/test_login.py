@@ -130,6 +130,40 @@ def test_commands_are_typed_one_by_one_at_the_shell(prompts: tuple[str, ...]) ->
     play(device, prompts=prompts, credentials=Credentials("login:", "root", commands=("sudo -i", "cd /tmp")))
 
 
+def test_the_shell_that_a_login_command_leads_to_may_have_a_prompt_of_its_own() -> None:
+    async def device(board: Board) -> None:
+        await board.say(b"$ ")
+        await board.shell()
+        await board.typed(b"sudo -i\n")
+        await board.say(b"sudo -i\r\n[root@panda ~] ")
+        await board.shell()
+
+    took = play(device, prompts=("[$] $",), credentials=Credentials("login:", "guest", commands=("sudo -i",)))
+    assert took < 2 * login_module.PROBE_AFTER + login_module.CALM_LIMIT
+
+
+@pytest.mark.parametrize("prompts", [("[#$] $",), ()])
+def test_a_login_command_that_is_silent_for_a_while_is_not_interrupted(prompts: tuple[str, ...]) -> None:
+    """Also where Ctrl-C was needed before, for what a killed run had left."""
+
+    async def device(board: Board) -> None:
+        while not (await board.hear_line()).startswith(INTERRUPT):
+            pass
+        await board.typed(RELEASE)
+        await board.typed(b"\n")
+        await board.say(b"\r\npanda login: ")
+        await board.typed(b"guest\n")
+        await board.say(b"guest\r\n$ ")
+        await board.shell()
+        await board.typed(b"mount /data\n")
+        await asyncio.sleep(20)
+        for number in range(2, 7):
+            assert (await board.hear_line()).startswith(b"echo rea''dy-%d" % number)
+        await board.say(b"ready-6.")
+
+    play(device, prompts=prompts, credentials=Credentials("login:", "guest", commands=("mount /data",)))
+
+
 @pytest.mark.parametrize("prompts", [("[#$] $",), ()])
 def test_a_login_command_that_asks_for_a_password_is_given_it_and_no_question(prompts: tuple[str, ...]) -> None:
     """The prompt that the old shell shows late is not the new one's: what is typed at it would be the password."""
@@ -169,7 +203,31 @@ def test_a_login_command_that_asks_for_a_password_that_is_not_known() -> None:
         play(device, prompts=("[#$] $",), credentials=credentials)
 
 
-def test_a_login_command_that_fails_is_told() -> None:
+MOTD = b"Last login: Mon Jan  1 on ttyS0\r\nPassword: expires in 3 days\r\n# "
+
+
+@pytest.mark.parametrize("command", [None, "su -"])
+def test_a_message_of_the_day_asks_for_nothing(command: str | None) -> None:
+    """A password that is typed at a shell stands in the log, and a name would be run."""
+
+    async def device(board: Board) -> None:
+        if command:
+            await board.say(b"# ")
+            await board.shell()
+            await board.typed(command.encode() + b"\n")
+        else:
+            await board.say(b"panda login: ")
+            await board.typed(b"root\n")
+            await board.say(b"root\r\nPassword: ")
+            await board.typed(b"secret\n")
+        await board.say(b"\r\n" + MOTD)
+        await board.shell()
+
+    play(device, credentials=Credentials("login:", "root", "Password:", "secret", (command,) if command else ()))
+
+
+@pytest.mark.parametrize(("command", "word"), [("su - admin", "su"), ("TOKEN=secret su", "TOKEN"), (" ", "")])
+def test_a_login_command_that_fails_is_told(command: str, word: str) -> None:
     told: list[tuple[int, str, int]] = []
 
     async def device(board: Board) -> None:
@@ -178,15 +236,15 @@ def test_a_login_command_that_fails_is_told() -> None:
         await board.typed(b"cd /\n")
         await board.say(b"cd /\r\n$ ")
         await board.shell()
-        await board.typed(b"su - admin\n")
-        await board.say(b"su - admin\r\nPassword: ")
+        await board.typed(command.encode() + b"\n")
+        await board.say(command.encode() + b"\r\nPassword: ")
         await board.typed(b"secret\n")
         await board.say(b"\r\nsu: Authentication failure\r\n$ ")
         await board.shell(status=1)
 
-    credentials = Credentials("login:", "guest", "Password:", "secret", commands=("cd /", "su - admin"))
+    credentials = Credentials("login:", "guest", "Password:", "secret", commands=("cd /", command))
     play(device, prompts=("[#$] $",), credentials=credentials, failed=lambda *what: told.append(what))
-    assert told == [(2, "su", 1)]
+    assert told == [(2, word, 1)]
 
 
 def test_a_shell_that_knows_no_status_is_asked_without_it() -> None:
@@ -198,8 +256,6 @@ def test_a_shell_that_knows_no_status_is_asked_without_it() -> None:
         for _question in range(2):
             await board.hear_line()
             await board.say(b"fish: $? is not the exit status\r\n$ ")
-        await board.typed(2 * INTERRUPT + b"\n")
-        await board.typed(RELEASE)
         await board.shell()
 
     play(device, prompts=("[#$] $",), credentials=Credentials("login:", "guest", commands=("fish",)))
@@ -467,9 +523,10 @@ def test_a_console_that_never_prompts_says_what_was_waited_for_and_what_came() -
     )
 
 
-def test_a_test_that_a_killed_run_has_left_is_told() -> None:
+@pytest.mark.parametrize("call", [b"RUNNER EXIT", b"WAIT " + 100 * b"x"])
+def test_a_test_that_a_killed_run_has_left_is_told(call: bytes) -> None:
     async def device(board: Board) -> None:
-        await board.say(b"<MN2 900ca8afda33 1/1 RUNNER EXIT 5048.4221>\r\n")
+        await board.say(b"<MN2 900ca8afda33 1/1 %s 5048.4221>\r\n" % call)
         while True:
             await board.hear_line()
 

@@ -113,6 +113,8 @@ def pattern(text: bytes) -> list[re.Pattern[bytes]]:
         ({"serial": "loop://", "hupcl": True}, "board: hupcl cannot be set on loop://"),
         ({"serial": "loop://", "exclusive": True}, "board: exclusive cannot be set on loop://"),
         ({"serial": "sockte://h:1"}, "board: console serial 'sockte://h:1': pyserial knows no sockte://"),
+        ({"serial": "soc.ket://h:1"}, "board: console serial 'soc.ket://h:1': pyserial knows no soc.ket://"),
+        ({"serial": "telnet://u:pw@h:1"}, "board: console serial: pyserial knows no telnet://"),
         (
             {"serial": "socket://127.0.0.1"},
             "board: console serial 'socket://127.0.0.1' does not name a host and a port",

@@ -215,6 +215,24 @@ def test_a_directory_that_cannot_be_written(results: MemberResults, tmp_path: Pa
         write(tmp_path / "missing", results.cases)
 
 
+def test_one_file_that_cannot_be_written_leaves_the_other_whole(results: MemberResults, tmp_path: Path) -> None:
+    results.add("0_a", "a", "pass")
+    (tmp_path / "results.xml").mkdir()
+    with pytest.raises(OutputError):
+        write(tmp_path, results.cases)
+    assert [case["name"] for case in yaml.safe_load((tmp_path / "results.yaml").read_text())] == ["a"]
+
+
+@pytest.mark.parametrize("name", ["results.yaml", "results.xml"])
+def test_no_file_is_left_that_was_cut_short(name: str, results: MemberResults, tmp_path: Path) -> None:
+    results.add("0_a", "a", "pass")
+    full = tmp_path / name
+    full.symlink_to("/dev/full")
+    with pytest.raises(OutputError, match="No space left on device"):
+        write(tmp_path, results.cases)
+    assert not full.is_symlink()
+
+
 def test_printable_text_is_left_alone() -> None:
     assert printable("é 中 a\\b 'x'") == "é 中 a\\b 'x'"
     assert printable("a\tb\x00\udc80") == "a\\tb\\x00\\x80"

@@ -12,7 +12,7 @@ from typing import Final
 
 from dispatcher.framing.events import Request
 from dispatcher.framing.link import Link
-from dispatcher.framing.reliable import Kind, decode_up
+from dispatcher.framing.reliable import Kind, Seed, decode_up
 
 FRAME: Final = re.compile(rb"<(MN2 [^<>\n]*)>")
 
@@ -22,23 +22,28 @@ _TOLD: Final = frozenset({"SIGNAL", "RUNNER"})
 
 
 class Leftover:
-    """What is left on one console."""
+    """What is left on one console.
 
-    def __init__(self) -> None:
+    :param seed: what the frames of this run begin with, whose calls somebody will answer.
+    """
+
+    def __init__(self, seed: Seed | None) -> None:
+        self._seed = seed
         self._link = Link()
 
-    def answer(self, content: bytes, now: float) -> bytes:
-        """What to type at a frame, empty for nothing: every call fails.
+    def answer(self, content: bytes, now: float) -> bytes | None:
+        """What to type at a frame of an earlier run, which may be nothing: every call fails. None: it is no such frame.
 
         :param content: what stood between its ``<`` and ``>``.
         :param now: on any monotonic clock.
         """
         frame = decode_up(content, seeds=None)
-        if frame is not None:
-            for said in self._link.receive(frame, now):
-                if isinstance(said, Request) and said.id is not None:
-                    kind = Kind.DONE if said.name in _TOLD else Kind.FAIL
-                    self._link.answer(said.id, kind, b"" if kind is Kind.DONE else _REASON, now)
+        if frame is None or frame.seed == self._seed:
+            return None
+        for said in self._link.receive(frame, now):
+            if isinstance(said, Request) and said.id is not None:
+                kind = Kind.DONE if said.name in _TOLD else Kind.FAIL
+                self._link.answer(said.id, kind, b"" if kind is Kind.DONE else _REASON, now)
         typed = b"".join(self._link.typed)
         self._link.typed.clear()
         return typed

@@ -23,6 +23,7 @@ from dispatcher.console.leftover import Leftover
 from dispatcher.console.shell import RELEASE
 from dispatcher.errors import ConsoleClosed, ConsoleError, ConsoleTimeout
 from dispatcher.framing.grammar import KERNEL_STAMP
+from dispatcher.framing.reliable import Seed
 
 NUDGE_AFTER = 3.0
 """Seconds of silence without a prompt after which an empty line is typed: a shell that is up shows its prompt."""
@@ -89,6 +90,7 @@ async def login(
     silence: float | None = None,
     believe: bool = False,
     failed: Tell | None = None,
+    seed: Seed | None = None,
 ) -> None:
     """Wait for a shell, logging in where the device asks for it.
 
@@ -99,11 +101,12 @@ async def login(
     :param silence: seconds within which the console must have said something, None for no limit.
     :param believe: a prompt is enough, and is not asked: what shows it may be no shell.
     :param failed: told when a login command has failed; who logs in goes on.
+    :param seed: what the frames of this run begin with; a test that says others is one of an earlier run, and is ended.
     :raises ConsoleTimeout: no prompt came, or no shell answered at it.
     :raises ConsoleError: the device does not let this user in, or there is no password for a login command.
     :raises ConsoleClosed: the console ended; its last words are the hint.
     """
-    attempt = _Login(console, prompts, credentials, booting, believe, failed)
+    attempt = _Login(console, prompts, credentials, booting, believe, failed, seed)
     loop = asyncio.get_running_loop()
     timer: asyncio.TimerHandle | None = None
     mute = False
@@ -144,6 +147,7 @@ class _Login:
         booting: bool,
         believe: bool,
         failed: Tell | None,
+        seed: Seed | None,
     ) -> None:
         self._booting = booting
         self._believe = believe
@@ -162,7 +166,7 @@ class _Login:
         """Questions since the last answer."""
         self._patience = PROBE_AFTER if self._at_prompt else NUDGE_AFTER
         self._typed = asyncio.get_running_loop().time()
-        self._leftover = Leftover()
+        self._leftover = Leftover(seed)
         self._leftovers = 0
         self._found: re.Match[bytes]
 
@@ -301,6 +305,8 @@ class _Login:
     async def _left_behind(self) -> None:
         """A test of an earlier run calls: its calls fail, so that Ctrl-C can end it."""
         answer = self._leftover.answer(self._found[1], asyncio.get_running_loop().time())
+        if answer is None:
+            return
         self._patience = PROBE_AFTER
         self._nudges = max(self._nudges, _HARD_NUDGE - 1)
         self._unanswered = max(self._unanswered, self._gentle_probes())

@@ -26,8 +26,9 @@ UNANSWERED: Final = frozenset({"SEND"})
 ALWAYS_PREFIXED: Final = frozenset({"WAIT_ALL", "SYNC"})
 """Calls whose lines in the cache name their sender."""
 
-DONE_LIMIT: Final = 100_000
-"""Requests of a device that are known to have been done; each takes some 100 bytes. The oldest are forgotten first."""
+DONE_LIMIT: Final = 9_000
+"""Requests of a device that are known to have been done, the oldest are forgotten first. A device that has no source of
+random ids counts to 9,999 and begins again: one that comes then must be none of these."""
 
 _OFFSET: Final = operator.attrgetter("offset")
 

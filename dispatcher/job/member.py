@@ -360,6 +360,7 @@ class MemberRun:
             silence=silence,
             believe=believe,
             failed=lambda number, word, status: self._note("login-command", number=number, word=word, status=status),
+            seed=self._kit.seed,
         )
 
     async def _start_shell(self, deadline: float) -> Shell:

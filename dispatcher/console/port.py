@@ -22,15 +22,12 @@ class SerialPort:
     def __init__(self, url: str, port: serial.Serial) -> None:
         self._url = url
         self._port = port
-        self._begun = b""
 
     def read(self) -> bytes:
-        self._begun = self._port.read(1)
-        data = self._begun + self._more() if self._begun else b""
-        self._begun = b""
-        return data
+        begun: bytes = self._port.read(1)
+        return begun
 
-    def _more(self) -> bytes:
+    def more(self) -> bytes:
         if not self._url.lower().startswith("socket://"):
             more: bytes = self._port.read(self._port.in_waiting)
             return more
@@ -49,7 +46,7 @@ class SerialPort:
     def last_words(self) -> bytes:
         """pyserial's ``rfc2217://`` tells the end before the rest, which it keeps to itself."""
         unread: Any = getattr(self._port, "_read_buffer", None)
-        words = self._begun
+        words = b""
         with contextlib.suppress(queue.Empty):
             while isinstance(unread, queue.Queue):
                 words += unread.get_nowait() or b""

@@ -21,7 +21,11 @@ class Port(Protocol):
     """What is relayed; called by the relay's threads, which take whatever it raises for its end."""
 
     def read(self) -> bytes:
-        """What came, as soon as something did; nothing once :data:`POLL` seconds went by without any."""
+        """The beginning of what came, as soon as something did; nothing once :data:`POLL` seconds went by without."""
+        ...
+
+    def more(self) -> bytes:
+        """What else has come by now; does not wait."""
         ...
 
     def write(self, data: bytes) -> None:
@@ -33,7 +37,7 @@ class Port(Protocol):
         ...
 
     def last_words(self) -> bytes:
-        """What it had read before it ended; never raises."""
+        """What it still holds once it has ended; never raises."""
         ...
 
     def reason(self, error: Exception) -> str:
@@ -77,13 +81,16 @@ class Relay:
         writer.join(_WRITER_END)
 
     def _inward(self, port: Port) -> None:
+        begun = b""
         try:
             while not self._stopping.is_set():
-                if data := port.read():
+                begun = port.read()
+                if begun:
+                    data, begun = begun + port.more(), b""
                     self._ours.sendall(data)
         except Exception as error:
             with contextlib.suppress(OSError):
-                self._ours.sendall(port.last_words())
+                self._ours.sendall(begun + port.last_words())
             self._fail(port.reason(error))
 
     def _outward(self, port: Port) -> None:

@@ -58,16 +58,16 @@ class LabgridPort:
         self._read: Callable[..., bytes | None] = inspect.unwrap(type(console).read)
         self._write: Callable[..., int | None] = inspect.unwrap(type(console).write)
         self._ending = threading.Event()
-        self._begun = b""
 
     def read(self) -> bytes:
         # Some drivers wait until they have as much as they were asked for.
-        self._begun = self._some(1, POLL)
-        data = self._begun + self._some(grammar.READ_SIZE, 0.0) if self._begun else b""
-        self._begun = b""
-        if not data:
+        begun = self._some(1, POLL)
+        if not begun:
             self._ending.wait(_EMPTY)
-        return data
+        return begun
+
+    def more(self) -> bytes:
+        return self._some(grammar.READ_SIZE, 0.0)
 
     def _some(self, size: int, timeout: float) -> bytes:
         try:
@@ -88,7 +88,7 @@ class LabgridPort:
         self._ending.set()
 
     def last_words(self) -> bytes:
-        return self._begun
+        return b""
 
     def reason(self, error: Exception) -> str:
         return " ".join(f"labgrid's console ended: {type(error).__name__}: {error}".split())

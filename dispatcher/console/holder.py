@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -35,10 +35,7 @@ def holder(path: str) -> str | None:
     if os.major(device) == _MEMORY:
         return None
     own = os.getpid()
-    for pid in (*_locking(file), *_openers(real, device), *_lockers(real)):
-        if pid != own and (command := _command(pid)) is not None:
-            return f"process {pid} ({command})"
-    return None
+    return _named(pid for pid in (*_locking(file), *_openers(real, device), *_lockers(real)) if pid != own)
 
 
 def is_simulated(path: str) -> bool:
@@ -72,8 +69,13 @@ def inhabitant(path: str) -> str | None:
         device = os.stat(real).st_rdev
     except OSError:
         return None
-    for pid in _openers(real, device):
-        if _terminal(pid) == device and (command := _command(pid)) is not None:
+    return _named(pid for pid in _openers(real, device) if _terminal(pid) == device)
+
+
+def _named(processes: Iterable[int]) -> str | None:
+    """The first of some processes that still runs, with its command."""
+    for pid in processes:
+        if (command := _command(pid)) is not None:
             return f"process {pid} ({command})"
     return None
 

@@ -233,7 +233,7 @@ class MemberRun:
         self._note("shell")
         deadline = asyncio.get_running_loop().time() + DEFAULT_BOOT_TIMEOUT
         if not self._installed or not await self._kit.is_there(self._shell, deadline):
-            await self._prepare(self._shell)
+            await self._kit.put_scripts(self._shell, self._preparing_deadline())
             await self._join()
             await self._introduce(self._shell)
             self._installed = True
@@ -400,10 +400,6 @@ class MemberRun:
         if error is not None:
             self.failure = self.failure or error
             self._note("error", reason=str(error))
-
-    async def _prepare(self, shell: Shell) -> None:
-        """Put our scripts on the device."""
-        await self._kit.put_scripts(shell, self._preparing_deadline())
 
     async def _introduce(self, shell: Shell) -> None:
         """Tell the scripts on the device what they must know of it and of the group, which is complete now."""

@@ -39,8 +39,10 @@ def run(job: Path, devices: Path, output: Path) -> list[dict[str, Any]]:
     return results
 
 
+@pytest.mark.parametrize("kind", ["guest", "arm_guest"], ids=["16550", "pl011"])
 @pytest.mark.parametrize("example", MEMBERS)
-def test_an_example_of_the_page_passes(example: str, guest: recipe.Guest, tmp_path: Path) -> None:
+def test_an_example_of_the_page_passes(example: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    guest: recipe.Guest = request.getfixturevalue(kind)
     devices = tmp_path / "guests.yaml"
     recipe.write_device_file(devices, guest, MEMBERS[example])
     output = tmp_path / "output"

@@ -147,10 +147,8 @@ class Desk:
         match request:
             case wire.Join():
                 return self._join(request)
-            case wire.Send():
-                return self._send(request)
-            case wire.Wait():
-                return self._wait(request) if request.why is None else self._give_up(request, request.why)
+            case wire.Send() | wire.Wait() | wire.Withdraw():
+                return self._call(request)
             case wire.Stay():
                 return self._stay(request.caller)
             case wire.Leave():
@@ -239,6 +237,15 @@ class Desk:
 
     # --- calls -----------------------------------------------------------------------------------------------
 
+    def _call(self, request: wire.Send | wire.Wait | wire.Withdraw) -> bytes | Pending:
+        match request:
+            case wire.Send():
+                return self._send(request)
+            case wire.Withdraw():
+                return self._withdraw(request.caller)
+            case wire.Wait():
+                return self._wait(request) if request.why is None else self._give_up(request, request.why)
+
     def _room(self, caller: wire.Caller) -> Room:
         room = self.hall.room(caller.group)
         _check_speaker(room, caller)
@@ -284,6 +291,13 @@ class Desk:
         except CallRefused as error:
             result = error
         return self.answer_wait(room, need, result)
+
+    def _withdraw(self, caller: wire.Caller) -> bytes:
+        if caller.request is None:
+            raise CallRefused("a call without an id cannot be withdrawn")
+        if caller.group in self.hall.rooms:
+            self._room(caller).group.withdraw(caller.request, caller.member)
+        return wire.ACK
 
     def answer_wait(self, room: Room, need: Need, result: Data | CallRefused) -> bytes:
         """The reply to a wait that is answered; many are answered with one table, which is written once."""

@@ -294,6 +294,12 @@ class LiveGroup:
             waiter.keep()
             self._look_for_stuck_soon()
 
+    def withdraw(self, request: str, member: str) -> None:
+        """:meth:`forget` a wait, if it is the member's."""
+        waiter = self._waiting.get(request)
+        if waiter is not None and waiter.need.member == member:
+            self.forget(request)
+
     def linger(self, request: str, seconds: float) -> None:
         """Nobody listens to this wait now; forget it unless it is asked for again within some seconds."""
         waiter = self._waiting.get(request)

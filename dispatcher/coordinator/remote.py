@@ -15,9 +15,9 @@ import contextlib
 import math
 import os
 import ssl as tls
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from dispatcher.coordinator import wire
 from dispatcher.coordinator.keepalive import keep_alive
@@ -41,14 +41,14 @@ PATIENCE: Final = 300.0
 """Seconds that a coordinator may be away."""
 
 PARTING: Final = 10.0
-"""Seconds that a member tries to tell a coordinator that it leaves."""
+"""Seconds that a member tries to tell a coordinator that it leaves, or waits no more in a call."""
 
 POLL: Final = 1.0
 """Seconds between two polls of a coordinator that holds nobody."""
 
 
-_STAYING: Final[set[asyncio.Task[None]]] = set()
-"""What stays, as an event loop alone does not keep a task alive."""
+_RUNNING: Final[set[asyncio.Task[None]]] = set()
+"""Tasks that nobody waits for, as an event loop alone does not keep one alive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +171,8 @@ class RemoteClient:
         self._came: str | None = None
         self._complete = False
         self._staying: asyncio.Task[None] | None = None
+        self._withdrawing: dict[str, asyncio.Task[None]] = {}
+        self._ours = False
 
     # --- the four acts ---------------------------------------------------------------------------------------
 
@@ -212,13 +214,19 @@ class RemoteClient:
         background: bool = False,
     ) -> Data:
         deadline = math.inf if timeout is None else self._clock() + timeout
+        if withdrawing := self._withdrawing.get(request):
+            await asyncio.wait([withdrawing])
         if role is not None and role not in (roles := dict.fromkeys(member.role for member in self._members)):
             raise CallRefused(deadends.no_such_role(role, roles))  # which would end LAVA's coordinator
 
         def call(hold: float) -> wire.Wait:
             return wire.Wait(self._caller(request, hold), kind, message_id, role, patient, background)
 
-        reply = await self._insist(call, deadline, keep_on=lambda reply: _too_early(reply, kind, role))
+        try:
+            reply = await self._insist(call, deadline, keep_on=lambda reply: _too_early(reply, kind, role))
+        except asyncio.CancelledError:
+            self._withdraw(request)
+            raise
         if reply.response == "wait":
             why = f"timed out after {timeout:g} s"
             reply = await self._insist(lambda _hold: replace(call(0.0), why=why), math.inf)
@@ -226,6 +234,16 @@ class RemoteClient:
                 raise CallRefused(why)
         self._accept(reply)
         return self._data(reply)
+
+    def _withdraw(self, request: str) -> None:
+        """Have the coordinator believe no longer that somebody waits in a call."""
+        if self._ours:
+            going = self._withdrawing[request] = self._start(self._tell_withdrawn(wire.Withdraw(self._caller(request))))
+            going.add_done_callback(lambda _task: self._withdrawing.pop(request, None))
+
+    async def _tell_withdrawn(self, withdraw: wire.Withdraw) -> None:
+        with contextlib.suppress(CoordinatorError):
+            await self._insist(lambda _hold: withdraw, self._clock() + PARTING)
 
     async def leave(self, request: str, reason: str) -> None:
         """Leave. A coordinator that is away is not waited for long: a run that ends has nothing more to say to it."""
@@ -239,14 +257,18 @@ class RemoteClient:
 
     def _stay_from_now_on(self, reply: wire.Reply) -> None:
         if self._staying is None and self._join is not None and reply.ours and reply.response != "nack":
-            self._staying = asyncio.get_running_loop().create_task(self._stay())
-            _STAYING.add(self._staying)
-            self._staying.add_done_callback(_STAYING.discard)
+            self._staying = self._start(self._stay())
 
     def _stay_no_more(self) -> None:
         if self._staying is not None:
             self._staying.cancel()
             self._staying = None
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        _RUNNING.add(task)
+        task.add_done_callback(_RUNNING.discard)
+        return task
 
     async def _stay(self) -> None:
         """Keep a connection for as long as the member is in its group.
@@ -304,6 +326,7 @@ class RemoteClient:
                 attempt += 1
                 continue
             self._back()
+            self._ours = reply.ours
             self._stay_from_now_on(reply)
             attempt = 0
             if once:

@@ -109,6 +109,13 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdraw:
+    """``withdraw``: nobody waits in the call with this id any more, for now."""
+
+    caller: Caller
+
+
+@dataclass(frozen=True, slots=True)
 class Stay:
     """``stay``: the member's dispatcher lives for as long as the connection does."""
 
@@ -130,7 +137,7 @@ class Status:
     token: str | None = None
 
 
-Request = Join | Send | Wait | Stay | Leave | Status
+Request = Join | Send | Wait | Withdraw | Stay | Leave | Status
 
 
 # --- frames ------------------------------------------------------------------------------------------------------
@@ -183,7 +190,7 @@ def parse(body: bytes) -> Request:
             return Join(caller, _size(fields.get("group_size")), _members(ours.get("members")), coming)
         case "lava_send":
             return Send(caller, _name(fields, "messageID"), _data(fields.get("message")))
-        case "lava_wait" | "lava_wait_all" | "lava_sync" | "give_up":
+        case "lava_wait" | "lava_wait_all" | "lava_sync" | "give_up" | "withdraw":
             return _wait(caller, name, fields, ours)
         case "stay":
             return Stay(caller)
@@ -211,7 +218,9 @@ def _caller(fields: Mapping[str, Any], ours: Mapping[str, Any] | None) -> Caller
     )
 
 
-def _wait(caller: Caller, name: str, fields: Mapping[str, Any], ours: Mapping[str, Any]) -> Wait:
+def _wait(caller: Caller, name: str, fields: Mapping[str, Any], ours: Mapping[str, Any]) -> Wait | Withdraw:
+    if name == "withdraw":
+        return Withdraw(caller)
     call, why = (_name(ours, "call"), _reason(ours, "given up")) if name == "give_up" else (name, None)
     kind = _CALLS.get(call)
     if kind is None:
@@ -353,6 +362,8 @@ def dump(request: Request) -> bytes:
             if request.why is not None:
                 fields["request"] = "give_up"
                 ours |= {"call": name, "reason": request.why}
+        case Withdraw():
+            fields["request"] = "withdraw"
         case Stay():
             fields["request"] = "stay"
         case Leave():

@@ -13,7 +13,7 @@ from typing import Final
 
 from dispatcher.errors import CallRefused
 from dispatcher.framing import lava
-from dispatcher.framing.events import Damage, Event, InstallFailed, Request, RunnerExit, Signal
+from dispatcher.framing.events import Abandoned, Damage, Event, InstallFailed, Request, RunnerExit, Signal
 from dispatcher.framing.link import Link
 from dispatcher.framing.reliable import UNSEEDED, Kind, Seed, Up, UpDecoder, cache_content
 
@@ -80,11 +80,11 @@ class Conversation:
         """How many damaged frames have come that were not told."""
         return self._frames.untold
 
-    def hear(self, data: bytes, now: float) -> list[Event]:
+    def hear(self, data: bytes, now: float) -> list[Event | Abandoned]:
         """The events in these bytes, in their order."""
         return self._events([*self._markers.feed(data), *self._frames.feed(data)], now)
 
-    def finish(self, now: float) -> list[Event]:
+    def finish(self, now: float) -> list[Event | Abandoned]:
         """The events of what the console ended in the middle of."""
         return self._events([*self._markers.finish(), *self._frames.finish()], now)
 
@@ -130,8 +130,8 @@ class Conversation:
         self.typed += self._link.typed
         self._link.typed.clear()
 
-    def _events(self, found: list[Event | Up], now: float) -> list[Event]:
-        events: list[Event] = []
+    def _events(self, found: list[Event | Up], now: float) -> list[Event | Abandoned]:
+        events: list[Event | Abandoned] = []
         if not found:
             return events
         for event in sorted(found, key=_OFFSET):

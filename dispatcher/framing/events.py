@@ -1,6 +1,6 @@
 """What a framing tells of a console: the requests, signals and damage found in its bytes.
 
-Both framings give these same values, so that whoever acts on them need not know which one the device speaks.
+Both framings give the same values, so that whoever acts on them need not know which one the device speaks.
 Text is UTF-8 with ``surrogateescape``: every byte comes back as it was. ``offset`` counts the bytes that the
 console had sent before the marker began.
 """
@@ -27,6 +27,14 @@ class Request:
     id: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """The process that made a call was ended before its answer came. Framing 2 only; ``id`` is the request's."""
+
+    id: str
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +70,4 @@ class Damage:
 
 
 Event = Request | Signal | RunnerExit | InstallFailed | Damage
+"""What either framing tells."""

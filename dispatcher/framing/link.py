@@ -19,7 +19,7 @@ from enum import Enum
 from typing import Final
 
 from dispatcher.framing import grammar
-from dispatcher.framing.events import Damage, Request
+from dispatcher.framing.events import Abandoned, Damage, Request
 from dispatcher.framing.reliable import Down, Kind, Message, Up, answer_frames, decode_message, encode_down
 
 HOLD_AFTER: Final = 0.2
@@ -46,6 +46,9 @@ REQUEST_LIMIT: Final = 3 * grammar.MESSAGE_LIMIT + 4096
 """Bytes of one escaped message: each byte may be escaped to three."""
 
 
+News = Request | Abandoned | Damage
+
+
 class State(Enum):
     """Where a call is."""
 
@@ -53,7 +56,7 @@ class State(Enum):
     ASKED = "it is being done"
     HELD = "it is being done, and the device knows"
     ANSWERED = "its answer has been typed"
-    CLOSED = "the device has its answer"
+    CLOSED = "the device has its answer, or wants none any more"
 
 
 class Input(Enum):
@@ -101,9 +104,9 @@ class Link:
         self._timed: dict[str, _Call] = {}
         self._size = 0
         self._news = _Allowance()
-        self._events: list[Request | Damage] = []
+        self._events: list[News] = []
 
-    def receive(self, frame: Up, now: float) -> list[Request | Damage]:
+    def receive(self, frame: Up, now: float) -> list[News]:
         """Take a frame that has checked; what it asks for, if that is news."""
         self._events = []
         self.heard += 1
@@ -254,6 +257,10 @@ class Link:
         call.frames = []
         call.text.clear()
 
+    def _abandon(self, call: _Call, frame: Up | None, now: float) -> None:
+        self._close(call, frame, now)
+        self._events.append(Abandoned(call.id, frame.offset if frame else 0))
+
     def _wake(self, call: _Call, when: float | None) -> None:
         """Have :meth:`tick` look after a call then, or no more."""
         if when is None:
@@ -309,12 +316,15 @@ Action = Callable[[Link, _Call, Up | None, float], None]
 TABLE: Final[dict[tuple[State, Input], Action]] = {
     (State.COLLECTING, Input.PART): Link._collect,
     (State.COLLECTING, Input.ASK): Link._go,
+    (State.COLLECTING, Input.BYE): Link._close,
     (State.ASKED, Input.PART): Link._hold,
     (State.ASKED, Input.ASK): Link._hold,
+    (State.ASKED, Input.BYE): Link._abandon,
     (State.ASKED, Input.WAITED): Link._hold,
     (State.ASKED, Input.ANSWER): Link._give,
     (State.HELD, Input.PART): Link._hold,
     (State.HELD, Input.ASK): Link._hold,
+    (State.HELD, Input.BYE): Link._abandon,
     (State.HELD, Input.ANSWER): Link._give,
     (State.ANSWERED, Input.PART): Link._give_again,
     (State.ANSWERED, Input.ASK): Link._give_again,

@@ -17,7 +17,7 @@ from dispatcher.coordinator.client import GroupClient
 from dispatcher.errors import CallRefused, JobEnded, MultinodeError
 from dispatcher.framing import lava
 from dispatcher.framing.conversation import Answer, Conversation, Done
-from dispatcher.framing.events import Damage, Event, InstallFailed, Request, RunnerExit, Signal
+from dispatcher.framing.events import Abandoned, Damage, Event, InstallFailed, Request, RunnerExit, Signal
 from dispatcher.framing.reliable import UNSEEDED, Seed
 from dispatcher.group.events import Member
 from dispatcher.job import reboots
@@ -37,6 +37,9 @@ OUTPUT_LINE_LIMIT = 1000
 DAMAGE_LIMIT = 1000
 """Damaged markers of one test action that are told one by one; a line that is worse than that is told by a number."""
 
+ABANDONED = "the process that made it has been ended on its device"
+"""Why a call failed that its device waits for no more."""
+
 _UNHEARD_LIMIT = 4096
 """Bytes that may wait for the end of a line or a marker before they are looked at."""
 
@@ -46,11 +49,12 @@ Note = Callable[..., None]
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A call that was made: its number in the run, and the suite that it was made in."""
+    """A call that was made: its number in the run, the suite that it was made in, and when, by the loop's clock."""
 
     request: Request
     number: int
     suite: str
+    began: float
 
 
 class TestSession:
@@ -256,7 +260,7 @@ class TestSession:
 
     # --- events --------------------------------------------------------------------------------------------
 
-    def _act(self, event: Event) -> None:
+    def _act(self, event: Event | Abandoned) -> None:
         if self._over is not None:
             if isinstance(event, Request):
                 self._conversation.fail(event, self._over, self._loop.time())
@@ -266,6 +270,8 @@ class TestSession:
                 self._reboot(event)
             case Request():
                 self._request(event)
+            case Abandoned():
+                self._abandon(event.id)
             case Signal():
                 self._signal(event)
             case InstallFailed() if self._announced is not None:
@@ -320,10 +326,10 @@ class TestSession:
         number = next(self._requests)
         if not request.again:
             self._note("call", name=request.name, args=[printable(arg) for arg in request.args], request=number)
-        self._begin(_Asked(request, number, self._results.suite))
+        self._begin(_Asked(request, number, self._results.suite, self._loop.time()))
 
     def _begin(self, asked: _Asked) -> None:
-        task = self._loop.create_task(self._answer(asked.request, asked.number, asked.suite))
+        task = self._loop.create_task(self._answer(asked))
         call = self._calls.get(asked.request.name)
         if call is not None and not call.waits:
             self._in_order.add(task)
@@ -331,6 +337,14 @@ class TestSession:
         else:
             self._waiting[task] = asked
             task.add_done_callback(lambda done: self._waiting.pop(done, None))
+
+    def _abandon(self, request: str) -> None:
+        """Wait no more in a call for which nobody waits. What is not waited for is done all the same."""
+        self._withdrawn = [asked for asked in self._withdrawn if asked.request.id != request]
+        for task, asked in list(self._waiting.items()):
+            if asked.request.id == request and task.cancel():
+                del self._waiting[task]
+                self._record(asked, None, ABANDONED)
 
     # --- reboots -------------------------------------------------------------------------------------------
 
@@ -361,6 +375,7 @@ class TestSession:
         self._withdrawn = list(self._waiting.values())
         for task in self._waiting:
             task.cancel()
+        self._waiting.clear()
 
     def _believe(self, said: bytes) -> None:
         """The device is down, and another system has said this; or it is too late."""
@@ -379,14 +394,14 @@ class TestSession:
         for asked in withdrawn:
             self._begin(asked)
 
-    async def _answer(self, request: Request, number: int, suite: str) -> None:
+    async def _answer(self, asked: _Asked) -> None:
         """Do what a request asks, answer it, and record how it went."""
-        began = self._loop.time()
+        request = asked.request
         call = self._calls.get(request.name)
         answer: Answer = None
         failure: str | None = None
         try:
-            answer = await self._ask(call, request, number)
+            answer = await self._ask(call, request, asked.number)
             self._conversation.succeed(request, answer, self._loop.time())
         except MultinodeError as error:
             failure = str(error)
@@ -400,8 +415,7 @@ class TestSession:
         if failure is not None:
             self._conversation.fail(request, failure, self._loop.time())
         self._type_soon()
-        if not request.again:
-            self._record(request, number, suite, answer, failure, self._loop.time() - began)
+        self._record(asked, answer, failure)
 
     async def _ask(self, call: Call | None, request: Request, number: int) -> Answer:
         if call is None:
@@ -423,14 +437,16 @@ class TestSession:
         async with self._ordering:  # in the order that the device made them
             return await call.answer(request.args, session)
 
-    def _record(
-        self, request: Request, number: int, suite: str, answer: Answer, failure: str | None, waited: float
-    ) -> None:
+    def _record(self, asked: _Asked, answer: Answer, failure: str | None) -> None:
+        request = asked.request
+        if request.again:
+            return
+        waited = self._loop.time() - asked.began
         call = self._calls.get(request.name)
         case = call.case(request.name, request.args) if call else None
         if case is not None:
             result = "fail" if failure else "pass"
-            self._results.add(suite, printable(case), result, duration=waited, reason=failure)
+            self._results.add(asked.suite, printable(case), result, duration=waited, reason=failure)
         data = None
         if isinstance(answer, Mapping):
             data = {m: {k: printable(v) for k, v in pairs.items()} for m, pairs in answer.items()}
@@ -438,7 +454,7 @@ class TestSession:
             "failed" if failure else "answered",
             name=request.name,
             args=[printable(arg) for arg in request.args],
-            request=number,
+            request=asked.number,
             waited=round(waited, 6),
             **({"reason": failure} if failure else {"data": data}),
         )

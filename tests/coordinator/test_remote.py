@@ -99,6 +99,43 @@ def test_reasons_travel() -> None:
     in_lab(scenario)
 
 
+def test_a_wait_that_is_cancelled_is_withdrawn_and_can_be_made_again() -> None:
+    async def scenario(lab: Lab) -> None:
+        one, two = await joined(lab)
+        group = lab.hall.rooms["g"].group
+        waiting = asyncio.ensure_future(one.wait("w", Kind.SYNC, "s", None, timeout=None))
+        await until(lambda: lab.counters.held == 1)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await until(lambda: not list(group.calls()))
+        again = asyncio.ensure_future(one.wait("w", Kind.SYNC, "s", None, timeout=None))
+        await until(lambda: bool(list(group.calls())))
+        assert await two.wait("x", Kind.SYNC, "s", None, timeout=None) == {} == await again
+
+    in_lab(scenario)
+
+
+def test_a_call_is_withdrawn_by_its_own_member() -> None:
+    async def scenario(lab: Lab) -> None:
+        one, two = await joined(lab)
+        group = lab.hall.rooms["g"].group
+        waiting = asyncio.ensure_future(one.wait("w", Kind.WAIT, "m", None, timeout=None))
+        await until(lambda: lab.counters.held == 1)
+        for member, join, still_there in ((MEMBERS[1], "j1", True), (MEMBERS[0], "j0", False)):
+            ours = {"id": "w", "join": join, "run": "run"}
+            answer = await lab.stock(member.id, "withdraw", role=member.role, multinode=ours)
+            assert answer["response"] == "ack"
+            assert bool(list(group.calls())) is still_there
+        waiting.cancel()
+        gone = {"group": "another", "multinode": {"id": "w"}}
+        assert (await lab.stock("1", "withdraw", **gone))["response"] == "ack", "a group that is not there any more"
+        nameless = await lab.stock("1", "withdraw", multinode={})
+        assert nameless["reason"] == "a call without an id cannot be withdrawn"
+        await two.send("s", "m", [])
+
+    in_lab(scenario)
+
+
 def test_a_stuck_set_fails_after_the_grace() -> None:
     async def scenario(lab: Lab) -> None:
         one, two = await joined(lab)

@@ -43,6 +43,7 @@ REQUESTS = st.one_of(
     st.builds(wire.Send, CALLERS, NAMES, st.dictionaries(KEYS, ANY_BYTES).map(lambda data: tuple(data.items()))),
     st.builds(wire.Wait, CALLERS, st.just(Kind.WAIT_ALL), NAMES, st.none() | NAMES, st.booleans(), st.booleans()),
     st.builds(wire.Wait, CALLERS, st.just(Kind.SYNC), NAMES, why=st.none() | NAMES),
+    st.builds(wire.Withdraw, CALLERS),
     st.builds(wire.Leave, CALLERS, NAMES),
     st.builds(wire.Status, st.none() | NAMES),
 )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.framing.events import Damage, Request
+from dispatcher.framing.events import Abandoned, Damage, Request
 from dispatcher.framing.link import (
     ANSWERS_REMEMBERED,
     ASK_INTERVAL,
@@ -21,6 +21,7 @@ from dispatcher.framing.link import (
     TABLE,
     Input,
     Link,
+    News,
     State,
 )
 from dispatcher.framing.reliable import Down, Kind, Up, UpDecoder, decode_down, encode_message, encode_up, parts_up
@@ -36,7 +37,7 @@ class Board:
         self.link = Link()
         self.now = 0.0
 
-    def say(self, text: bytes, number: int = 1, total: int = 1, request: str = ID) -> list[Request | Damage]:
+    def say(self, text: bytes, number: int = 1, total: int = 1, request: str = ID) -> list[News]:
         return self.link.receive(Up(request, number, total, text), self.now)
 
     def typed(self) -> list[tuple[str, int]]:
@@ -168,7 +169,7 @@ def test_a_message_that_makes_no_sense_is_answered(board: Board) -> None:
 
 
 def test_a_message_without_end_is_given_up(board: Board) -> None:
-    events: list[Request | Damage] = []
+    events: list[News] = []
     for number in range(1, 9999):
         events += board.say(b"x" * 150, number, 9999)
     assert [type(event) for event in events] == [Damage]
@@ -230,7 +231,7 @@ def in_state(state: State) -> Board:
     return board
 
 
-def give(board: Board, what: Input) -> list[Request | Damage]:
+def give(board: Board, what: Input) -> list[News]:
     collecting = board.link._calls[ID].state is State.COLLECTING
     said = {Input.ASK: b"+ASK", Input.NEXT: b"+NEXT 2", Input.BYE: b"+BYE"}
     if what is Input.PART:
@@ -257,7 +258,8 @@ SILENT = {
 def test_every_state_with_every_input(state: State, what: Input) -> None:
     board = in_state(state)
     events = give(board, what)
-    assert events == [], "nothing is news"
+    abandoned = what is Input.BYE and state in {State.ASKED, State.HELD}
+    assert [type(event) for event in events] == [Abandoned] * abandoned, "nothing else is news"
     assert (board.typed() == []) is ((state, what) in SILENT)
 
 

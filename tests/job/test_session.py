@@ -16,8 +16,10 @@ from dispatcher.console.transcript import Transcript
 from dispatcher.coordinator.client import EmbeddedClient
 from dispatcher.coordinator.journal.memory import MemoryJournal
 from dispatcher.coordinator.live import LiveGroup
+from dispatcher.framing.reliable import encode_up
 from dispatcher.group.events import Member
 from dispatcher.job import session
+from dispatcher.job.calls import Send, Wait
 from dispatcher.job.results import MemberResults
 from dispatcher.job.session import TestSession
 from dispatcher.job.testdef import Definition
@@ -48,12 +50,14 @@ def hear(tmp_path: Path, data: bytes, size: int, *suites: str) -> tuple[Notes, M
 
     async def listen() -> None:
         console = Console("board", CommandTransport("board", {"command": "cat"}), Transcript(tmp_path / "log"))
+        client = EmbeddedClient(LiveGroup("group", [member], MemoryJournal(), grace=None), "1")
+        await client.join("join")
         test = TestSession(
             console,
             member,
             [member],
-            EmbeddedClient(LiveGroup("group", [member], MemoryJournal(), grace=None), "1"),
-            calls={},
+            client,
+            calls={"SEND": Send(), "WAIT": Wait()},
             results=results,
             note=lambda kind, **data: notes.append((kind, data)),
             requests=itertools.count(1),
@@ -115,3 +119,15 @@ def test_a_definition_that_could_not_be_installed_is_told_apart(tmp_path: Path) 
         ("1_b", "fail", "it could not be installed; its last words: no network"),
         ("2_c", "pass", None),
     ]
+
+
+def test_a_call_whose_process_was_ended_waits_no_more(tmp_path: Path) -> None:
+    ids = ["00000000000a", "00000000000b"]
+    said = [encode_up(ids[0], 1, 1, b"WAIT x"), encode_up(ids[1], 1, 1, b"SEND y")]
+    ended = [encode_up(each, 1, 1, b"+BYE") for each in ids]
+    notes, results = hear(tmp_path, b"".join([*said, ended[0], ended[0], ended[1]]), 1000)
+    assert [(case.name, case.result, case.metadata.get("reason")) for case in results.cases] == [
+        ("multinode-wait-x", "fail", session.ABANDONED),
+        ("multinode-send-y", "pass", None),
+    ]
+    assert [data["reason"] for kind, data in notes if kind == "failed"] == [session.ABANDONED]

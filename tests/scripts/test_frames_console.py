@@ -14,7 +14,7 @@ import pytest
 from frame_host import Fail, Host, Later, Never, Reaction, frames_settings, losing, reactions, start
 from script_harness import Device
 
-from dispatcher.framing.events import InstallFailed, Request, RunnerExit, Signal
+from dispatcher.framing.events import Abandoned, InstallFailed, Request, RunnerExit, Signal
 from dispatcher.framing.reliable import Down, Kind, encode_down
 
 pytestmark = pytest.mark.slow
@@ -79,6 +79,13 @@ class TestTheTty:
         assert after[3:] == host.call.initial[3:]
         assert not after[1] & termios.ONLCR
         assert host.finish() == 0
+
+    def test_a_call_that_has_heard_nothing_yet_says_that_it_ends(self, device: Device) -> None:
+        host = Host(device.test(self.WAIT), lambda _: Never(), down=lambda _frame: b"")
+        host.until(lambda: host.told)
+        os.kill(int(host.heard.partition(b"pid ")[2].split()[0]), signal.SIGTERM)
+        host.shows(b"status 143")
+        assert host.told == ["WAIT ready", "+BYE"]
 
     def test_the_next_call_puts_it_back_for_one_that_was_killed(self, device: Device) -> None:
         host = Host(
@@ -395,5 +402,7 @@ class TestTheRunner:
         host.until(lambda: "HOLD" in host.answers)
         os.killpg(host.call.process.pid, signal.SIGTERM)
         assert host.finish() == 143
-        assert [type(event) for event in host.events] == [Signal, Request, RunnerExit]
+        told = [type(event) for event in host.events]
+        assert [kind for kind in told if kind is not Abandoned] == [Signal, Request, RunnerExit]
+        assert Abandoned in told
         assert host.call.tty() == host.call.initial

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from port_harness import lasting_port
 
 from dispatcher.cli.parser import parse
 
@@ -79,7 +80,7 @@ def test_a_coordinator_that_is_killed_and_started_again_is_borne(
     service: Service, start: Callable[..., Running], tmp_path: Path, write: Write
 ) -> None:
     journal = tmp_path / "journal.sqlite"
-    running = service("--journal", journal)
+    running = service("--journal", journal, port=lasting_port())
     gate = tmp_path / "gate"
     steps = {
         "a": ["lava-send early k=v", "lava-wait go", "lava-sync end"],
@@ -98,8 +99,7 @@ def test_a_coordinator_that_is_killed_and_started_again_is_borne(
 
 
 def test_a_coordinator_that_is_not_there_ends_a_run_before_a_console_is_opened(multinode: Multinode) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = lasting_port()
     job = FIXTURES / "jobs" / "example-1" / "job.yaml"
     ran = multinode("run", job, "--devices", LOCAL, "--coordinator", f"127.0.0.1:{port}")
     assert ran.status == 3

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from port_harness import lasting_port
 
 from .conftest import Multinode, Running, Service, Write, job_text, marked
 
@@ -62,7 +63,7 @@ def test_nobody_leaves_while_the_coordinator_is_started_again(
     service: Service, attach: Attach, multinode: Multinode, write: Write, tmp_path: Path
 ) -> None:
     journal, gate = tmp_path / "journal.sqlite", tmp_path / "gate"
-    running = service("--absence", "0.2", "--journal", journal)
+    running = service("--absence", "0.2", "--journal", journal, port=lasting_port())
     os.mkfifo(gate)
     steps = {"server": ["lava-wait ready"], "client": ["lava-send here", f"read x <{gate}", "lava-send ready"]}
     job = write("job.yaml", job_text(steps))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from pki_harness import Pki
+from port_harness import lasting_port
 
 from dispatcher.cli.coordinator import serve
 from dispatcher.cli.main import main
@@ -195,8 +196,7 @@ def test_nothing_acknowledged_is_lost_when_it_is_killed(seed: int, tmp_path: Pat
     options = ("--journal", journal, "--stuck-grace", "never")
 
     async def scenario() -> None:
-        with service(tmp_path, "--port", "0", *options) as running:
-            port = running.port
+        with service(tmp_path, "--port", str(port := lasting_port()), *options) as running:
             one, two = (running.client(member) for member in MEMBERS)
             await asyncio.gather(one.join("j1"), two.join("j2"))
             waiting = asyncio.ensure_future(two.wait("w", Kind.WAIT, "after", None, timeout=None))

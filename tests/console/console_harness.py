@@ -20,7 +20,7 @@ from dispatcher.console.shell import Shell, start
 from dispatcher.console.transcript import Transcript
 from dispatcher.console.transport import Transport
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 """Seconds after which a test on the real clock has failed; none waits that long."""
 
 SHELLS = {

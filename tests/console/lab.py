@@ -8,7 +8,6 @@ import pty
 import selectors
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -17,9 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from port_harness import lasting_port
 
-PATIENCE = 30.0
-_TRIES = 5
+PATIENCE = 120.0
 _POLL = 0.02
 
 
@@ -82,12 +81,8 @@ class Ser2net:
         self._file = folder / "ser2net.yaml"
         self._line = line
         self._accepter = accepter
-        for _attempt in range(_TRIES):
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                self.port = int(free.getsockname()[1])
-            if self.start():
-                return
-        pytest.fail("ser2net does not listen")
+        self.port = lasting_port()
+        assert self.start()
 
     def start(self) -> bool:
         """Start it, again too; whether it listens on its port."""
@@ -101,7 +96,7 @@ class Ser2net:
             ["ser2net", "-n", "-u", "-c", self._file], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         # It says nothing when it is ready, and nothing that can be waited for when it is not.
-        deadline = time.monotonic() + PATIENCE / _TRIES
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self._process.poll() is None:
             if _listens(self._process.pid, self.port):
                 return True

@@ -15,7 +15,7 @@ from dispatcher.coordinator.journal.memory import MemoryJournal
 from dispatcher.coordinator.live import Notice
 from dispatcher.coordinator.server import Limits, Server
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 """Seconds after which a test that hangs is ended."""
 
 

@@ -24,7 +24,7 @@ def test_targets_meet(env: Any, shells: dict[str, Any], multinode: Any) -> None:
     with multinode.start("job.yaml", consoles, play=["controller"]) as job:
         controller = job.member("controller")
         controller.send("go")
-        controller.sync("end", timeout=60)
+        controller.sync("end", timeout=240)
         results = job.finish()
     results.check()
     assert results.case("left-is-known", of="right").result == "pass"
@@ -37,7 +37,7 @@ def test_a_console_that_is_lost_says_why(env: Any, shells: dict[str, Any], multi
     """The left target's console ends under our run, as when a relay is pulled."""
     consoles = {name: env.get_target(name).get_driver("MultinodeDriver").transport for name in TARGETS}
     with multinode.start("job.yaml", consoles, play=["controller"]) as job:
-        job.member("controller").join(timeout=60)
+        job.member("controller").join(timeout=240)
         console = env.get_target("left").get_driver("ConsoleProtocol")
         console._child.kill()
         console._child.communicate()

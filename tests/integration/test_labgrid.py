@@ -95,6 +95,6 @@ def test_consoles_of_qemu(python: Path, job: Path) -> None:
         "boot_args": "console=ttyS0 quiet no_timer_check",
         "extra_args": f"-no-reboot -net none -initrd {guest.initrd}",
     }
-    drivers = {"QEMUDriver": machine, "ShellDriver": {"prompt": "/ # ", "login_timeout": 120, **SHELL}}
+    drivers = {"QEMUDriver": machine, "ShellDriver": {"prompt": "/ # ", "login_timeout": 240, **SHELL}}
     more = {"tools": {"qemu": shutil.which(recipe.AMD64.qemu)}, "images": {"kernel": str(guest.kernel)}}
     run(python, job, {**drivers, "MultinodeDriver": {}}, "test_targets_meet", **more)

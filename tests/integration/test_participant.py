@@ -13,7 +13,7 @@ import pytest
 from dispatcher.errors import CallRefused, CoordinatorError
 from dispatcher.integration.multinode import Multinode
 
-PATIENCE = 60
+PATIENCE = 240
 
 
 @pytest.fixture

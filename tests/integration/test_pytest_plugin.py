@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```\w+\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MEETING = """\
 job_name: meeting
-timeouts: {job: {minutes: 1}}
+timeouts: {job: {minutes: 4}}
 protocols: {lava-multinode: {roles: {board: {device_type: board, count: 1}}}}
 actions:
 - test:
@@ -82,12 +82,12 @@ def test_whoever_leaves_is_told_to_the_others(pytester: pytest.Pytester) -> None
             board = CommandTransport("left", {"command": "sh"})
             with multinode.start("job.yaml", {"board": board}, play=["me"]) as job:
                 me = job.member("me")
-                assert me.wait("here", timeout=30) == {"1": {"n": "1"}}
+                assert me.wait("here", timeout=240) == {"1": {"n": "1"}}
                 assert [str(member) for member in me.members] == ["1 (board)", "2 (me)"]
                 assert (me.id, me.role) == ("2", "me")
                 with pytest.raises(CallRefused, match="is no message ID"):
                     me.send("a=b")
-                results = job.finish(timeout=30)
+                results = job.finish(timeout=240)
             reason = results.case("multinode-wait_all-go").metadata["reason"]
             assert "2 (me), who has left: its test has ended" in reason
 

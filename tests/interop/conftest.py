@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -38,13 +39,16 @@ def lava(pytestconfig: pytest.Config) -> Path:
     assert pytestconfig.cache is not None
     # Another list of packages is another tree.
     kept = pytestconfig.cache.mkdir("lava") / f"root-{zlib.crc32(repr(PACKAGES + NEEDED).encode()):08x}"
-    if not kept.is_dir():
-        fetch(kept)
+    with (kept.parent / "lock").open("w") as lock:
+        # Of two workers that update apt's lists at once, one fails; and only one's tree can be put there.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.is_dir():
+            fetch(kept)
     return kept
 
 
 def fetch(kept: Path) -> None:
-    """Download and unpack the packages. Another worker may do the same at this moment; the first one's stays."""
+    """Download and unpack the packages."""
     for tool in ("apt-get", "dpkg"):
         if shutil.which(tool) is None:
             missing(f"there is no {tool} to fetch LAVA's packages with")
@@ -61,8 +65,7 @@ def fetch(kept: Path) -> None:
         root = folder / "root"
         for package in folder.glob("*.deb"):
             subprocess.run(["dpkg", "-x", str(package), str(root)], check=True, timeout=PATIENCE)
-        if not kept.is_dir():
-            root.rename(kept)
+        root.rename(kept)
 
 
 def apt_get(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ from dispatcher import resources
 
 pytestmark = pytest.mark.slow
 
-PATIENCE = 120
+PATIENCE = 280
 HERE = Path(__file__).parent
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from port_harness import lasting_port
 from processes import MULTINODE, ended
 
 from dispatcher.coordinator.remote import Address, Place, RemoteClient
@@ -21,7 +21,7 @@ from dispatcher.group.needs import Kind
 
 pytestmark = pytest.mark.slow
 
-PATIENCE = 120
+PATIENCE = 280
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 STOCK_MEMBER = Path(__file__).with_name("stock_member.py")
 
@@ -31,8 +31,7 @@ GROUP = (Member("11", "server"), Member("12", "client"), Member("13", "client"))
 @pytest.fixture
 def lava_coordinator(lava: Path, lava_environment: dict[str, str], tmp_path: Path) -> Iterator[int]:
     """The port of LAVA's."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = lasting_port()
     config = tmp_path / "lava-coordinator.conf"
     config.write_text(json.dumps({"port": port, "blocksize": 4096, "poll_delay": 1}))
     program = [sys.executable, str(lava / "usr" / "bin" / "lava-coordinator")]

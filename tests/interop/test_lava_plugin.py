@@ -22,7 +22,7 @@ from dispatcher.coordinator.server import Server
 
 pytestmark = pytest.mark.slow
 
-PATIENCE = 120
+PATIENCE = 280
 LAVA_JOB = Path(__file__).with_name("lava_job.py")
 
 

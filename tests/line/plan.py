@@ -101,7 +101,7 @@ def value(generator: random.Random, size: int, alphabet: bytes | None = None) ->
     return bytes(generator.choice(alphabet) for _ in range(size))
 
 
-async def run(lab: Lab, steps: Sequence[Step], *, timeout: float = 120.0) -> None:
+async def run(lab: Lab, steps: Sequence[Step], *, timeout: float = 240.0) -> None:
     """Run the calls on the device to their end, then check everything."""
     suites = scripts(lab, steps)
     argv = lab.board.add_stage(suites)

@@ -15,7 +15,7 @@ from dispatcher.guest import recipe
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 MEMBERS = {"example-1": 2, "example-2": 2, "example-3": 4, "example-4": 3, "flow-table": 4}
-PATIENCE = 120
+PATIENCE = 280
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from dispatcher.guest import recipe
 from .python_guest import with_program
 
 PROGRAM = Path(__file__).with_name("uart_lines.py")
-PATIENCE = 120
+PATIENCE = 280
 
 pytestmark = pytest.mark.slow
 

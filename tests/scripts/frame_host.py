@@ -111,6 +111,11 @@ class Host:
         frames = [decode_down(frame) for frame in self.typed]
         return [f"{frame.kind.name} {frame.part}" if frame.part else frame.kind.name for frame in frames if frame]
 
+    def holds(self, name: str) -> bool:
+        """Whether a call whose first argument is ``name`` has been told to hold."""
+        held = {frame.id for frame in map(decode_down, self.typed) if frame and frame.kind.name == "HOLD"}
+        return any(request.id in held for request in self.requests if request.args[:1] == (name,))
+
     @property
     def printed(self) -> bytes:
         """What else the console showed, with plain line feeds."""

@@ -21,7 +21,9 @@ import pexpect
 from pexpect.fdpexpect import fdspawn
 
 TARGET_SCRIPTS = Path(__file__).resolve().parents[2] / "target-scripts"
-TIMEOUT = 30.0
+TIMEOUT = 120.0
+"""Seconds after which what hangs is ended. No test that passes waits for it."""
+
 SETSID = shutil.which("setsid") or "setsid"
 
 SHELLS = {

@@ -20,6 +20,12 @@ def framing(device: Device) -> None:
     device.settings(**frames_settings())
 
 
+@pytest.fixture
+def patient(device: Device) -> None:
+    """A call repeats only what was lost, on a busy machine as well."""
+    device.settings(**frames_settings(QUIET="10"))
+
+
 def request_of(host: Host) -> Request:
     (request,) = host.requests
     return request
@@ -198,6 +204,7 @@ def test_the_command_of_a_test_case_is_not_touched_by_the_calls_around_it(device
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("patient")
 def test_requests_of_many_parts(device: Device) -> None:
     value = (ANY * 17)[:4096]
     host = start(device, "lava-send", b"big", b"k=" + value, up=losing(1, 5, 30), down=losing(2, 20))
@@ -219,6 +226,7 @@ def test_answers_of_many_parts(device: Device) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("lost", ["request", "answer"])
 def test_what_is_lost_is_said_again(device: Device, lost: str) -> None:
     faults = {"up": losing(1, 2)} if lost == "request" else {"down": losing(1, 2)}
@@ -229,6 +237,7 @@ def test_what_is_lost_is_said_again(device: Device, lost: str) -> None:
     assert len({frame.id for frame in host.said}) == 1
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_late_answer_is_not_left_for_the_next_reader(device: Device) -> None:
     kept: list[bytes] = []
 
@@ -245,6 +254,7 @@ def test_a_late_answer_is_not_left_for_the_next_reader(device: Device) -> None:
     assert b"[typed]" in host.printed
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_part_that_comes_twice_is_taken_once(device: Device) -> None:
     value = "".join(f"{n:04d}" for n in range(100))
     for reaction in ({"5": {"k": value}}, Later({"5": {"k": value}})):
@@ -255,6 +265,7 @@ def test_a_part_that_comes_twice_is_taken_once(device: Device) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("patient")
 def test_a_confirmation_that_is_lost_is_said_again(device: Device) -> None:
     """The answer that was not confirmed comes again, to a call that had to repeat something and still listens."""
     host = start(device, "lava-wait", "ready", react=lambda _: Later(ONE), up=losing(1, 3))
@@ -267,14 +278,15 @@ def test_a_confirmation_that_is_lost_is_said_again(device: Device) -> None:
 def test_a_waiting_call_asks_ever_more_seldom(device: Device) -> None:
     device.settings(**frames_settings(QUIET="1"))
     host = start(device, "lava-wait", "ready", react=lambda _: Never())
-    host.until(lambda: host.texts.count("+ASK") == 1)
-    host.until(lambda: host.answers.count("HOLD") == 2)
+    host.until(lambda: "+ASK" in host.texts)
+    host.until(lambda: host.answers.count("HOLD") >= 2)
     host.release("ready", ONE)
     assert host.finish() == 0
     assert host.told == ["WAIT ready", "+ASK", "+BYE"]
     assert device.cache.read_text() == "k=v\n"
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_dispatcher_that_was_started_again_is_told_everything_again(device: Device) -> None:
     value = "".join(f"{n:04d}" for n in range(100))
     host = start(device, "lava-send", "ready", "k=" + value)
@@ -328,10 +340,10 @@ def test_a_frame_may_come_in_pieces(device: Device) -> None:
         return frame[:15] if len(pieces) == 1 else b""
 
     host = start(device, "lava-send", "ready", down=keep)
-    host.until(lambda: len(host.said) == 3)
+    host.until(lambda: len(host.said) >= 3)
     host.call.type(pieces[0][15:])
     assert host.finish() == 0
-    assert len(host.answers) == 3
+    assert len(host.answers) == len(host.said)
 
 
 def test_two_answers_in_one_burst_are_both_read(device: Device) -> None:
@@ -340,7 +352,7 @@ def test_two_answers_in_one_burst_are_both_read(device: Device) -> None:
 
     def together(frame: bytes) -> bytes:
         kept.append(frame)
-        return b"".join(kept) if len(kept) == 2 else b""
+        return b"".join(kept) if len(kept) >= 2 else b""
 
     host = start(device, "lava-wait", "ready", react=lambda _: Later(ONE), down=together)
     assert host.finish() == 0

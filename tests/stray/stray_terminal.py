@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-TIMEOUT = 20.0
+TIMEOUT = 120.0
 """Seconds after which a shell is taken for stuck. No test that passes waits for it."""
 
 PROMPT = b"ready# "

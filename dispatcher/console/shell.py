@@ -54,7 +54,10 @@ only moments in which the tty heeds it."""
 
 _LOOP = (
     "_k=@KEY@;_t=`stty -g 2>/dev/null`;stty -echo 2>/dev/null;_e=`stty -g 2>/dev/null`;"
-    "_i=;trap _i=1 2;_n=0;_s=0;R=;"
+    # One flipped bit makes a backslash, a colon or a 3 a character that ends or stops the loop, or what it says.
+    "stty -ixon quit undef susp undef 2>/dev/null;_d=`stty -g 2>/dev/null`;"
+    # Many profiles export it, and bash's and ksh93's read gives up after so many seconds.
+    "TMOUT=0;_i=;trap _i=1 2;_n=0;_s=0;R=;"
     # R may be a message of several lines; an answer is one.
     '_a(){ _r="$_k $_n $1";set -f;set -- $R;set +f;_r="$_r $*";printf "\\n%s %s.\\n" "$_r" "$_r";};_a 0;'
     "while :;do "
@@ -67,7 +70,7 @@ _LOOP = (
     '[ "$_h" ]||{ _a "?";continue;};'
     '[ "$_m" = "$_n" ]||{ _n=$_m;R=;case $_h in '
     '=*)printf "${_h#=}">>"$F";_s=$?;;'
-    '+*)_a +;_a +;(eval "${_h#?}");_s=$?;stty "$_e" 2>/dev/null;_a $_s;;'
+    '+*)_a +;_a +;stty "$_e" 2>/dev/null;(eval "${_h#?}");_s=$?;stty "$_d" 2>/dev/null;_a $_s;;'
     '*)eval "$_h";_s=$?;;esac;};_a $_s;done'
 )
 

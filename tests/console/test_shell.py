@@ -48,6 +48,7 @@ def test_every_shell_runs_tests_and_gives_its_console_back(interactive_shell: st
             assert answer.status == 3
             assert b"\r\noutput\r\n" in output.data
             assert b"-echo " in output.data
+            assert re.search(rb"susp = \^Z.* ixon ", output.data, re.DOTALL)
             assert (await shell.run("R=$(stty -a)", deadline=soon())).value.count("-echo ") == 1
             await shell.leave()
             assert await settings(console) == before
@@ -116,6 +117,16 @@ def test_what_a_test_sets_is_gone_after_it(shell_command: str) -> None:
             assert (await shell.run_test(". /no/such/file", Output())).status != 0
             assert (await shell.run_test("if", Output())).status != 0
             assert (await shell.run("R=alive", deadline=soon())).value == "alive"
+
+    run(test())
+
+
+def test_no_time_limit_of_the_devices_shell_ends_the_loop(shell_command: str) -> None:
+    """bash and ksh93 take TMOUT for how long a read may wait."""
+
+    async def test() -> None:
+        async with started("env TMOUT=1 sh", shell_command) as shell:
+            assert (await shell.run("R=$TMOUT", deadline=soon())).value == "0"
 
     run(test())
 

@@ -43,6 +43,9 @@ DAMAGE_TYPED = {
     "a kill character": changed(b"echo", b"\x15cho"),
     "an end of file": changed(b"echo", b"ec\x04o"),
     "an interrupt": changed(b"echo", b"\x03cho"),
+    "a quit character": changed(b"echo", b"\x1ccho"),
+    "a suspend character": changed(b"echo", b"\x1acho"),
+    "a stop character": changed(b"echo", b"\x13cho"),
 }
 
 

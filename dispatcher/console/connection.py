@@ -370,6 +370,10 @@ class Console:
                 await self._write(data[index : index + 1])
                 await asyncio.sleep(self._character_delay)
 
+    def seconds_to_type(self, count: int) -> float:
+        """How long the pauses between so many bytes take."""
+        return count * self._character_delay
+
     async def interrupt(self) -> None:
         """Type ^C until a line that is half typed is gone, whatever reads it, and nothing else until then.
 

@@ -38,6 +38,16 @@ _BANNER: Final = b"Linux version "
 _BOOT: Final = re.compile(rb"(?:^|[\n\]] ?)" + _BANNER + rb"[0-9]")
 
 
+def login_prompt(said: bytes) -> bytes | None:
+    """The login prompt that some output ends with, but for what the kernel prints."""
+    line = _last_line(said)
+    return line if re.search(_LOGIN, line) else None
+
+
+def _last_line(said: bytes) -> bytes:
+    return _KERNEL.sub(b"", plain_text(said)).rpartition(b"\n")[2]
+
+
 class RebootWatch:
     """Listens while a test runs, from the first :meth:`hear` to :meth:`cancel`; ends the console with
     :class:`~dispatcher.errors.DeviceRebooted`, unless the reboot was meant.
@@ -125,7 +135,7 @@ class RebootWatch:
     def _look(self) -> None:
         """It has been quiet for a while."""
         self._search()
-        line = _KERNEL.sub(b"", plain_text(bytes(self._tail))).rpartition(b"\n")[2]
+        line = _last_line(bytes(self._tail))
         if not line.strip() or not any(prompt.search(line) for prompt in self._prompts):
             self._asked = 0
             if self._meant is not None or self._unasked:

@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from dispatcher.console.connection import INTERRUPT, Console, Listener
-from dispatcher.errors import ConsoleError, ConsoleTimeout, InstallError, MultinodeError
+from dispatcher.console.reboot import login_prompt
+from dispatcher.errors import ConsoleError, ConsoleTimeout, DeviceRebooted, InstallError, MultinodeError
 from dispatcher.framing.window import begun
 
 LINE_LIMIT: Final = 900
@@ -40,6 +41,9 @@ LAST_PATIENCE = 8.0
 
 GAP_PATIENCE = 60.0
 """The longest such time when a console was lost in the middle of a test, whose end may have been told meanwhile."""
+
+LOST: Final = 3
+"""How often a line has had no answer, in seven seconds or more, where a login prompt says that the loop is gone."""
 
 SLOWEST_LINE: Final = 500
 """Bytes a second of a slow line; what is typed may take that long to arrive before patience begins to count."""
@@ -131,6 +135,7 @@ class Shell:
         :param check: a status other than 0 is an :class:`~dispatcher.errors.InstallError`.
         :param doing: what the command is for, as it would follow "cannot"; for messages, as is ``hint``.
         :raises ConsoleTimeout: no answer before the deadline.
+        :raises DeviceRebooted: there is a login prompt in the loop's place.
         """
         answer = await self._until(deadline, self._doubled(command), doing or f"run {command[:60]!r}")
         if check and answer.status != 0:
@@ -258,6 +263,7 @@ class Shell:
 
     async def _ask(self, line: bytes) -> Answer:
         patience = _patience(line)
+        unanswered = 0
         while True:
             await self.console.send(line)
             until = asyncio.get_running_loop().time() + patience
@@ -267,9 +273,18 @@ class Shell:
                 # What a console that was lost has swallowed says nothing of how patient to be.
                 if asyncio.get_running_loop().time() >= until:
                     patience = min(2 * patience, max(LAST_PATIENCE, _patience(line)))
+                    unanswered += 1
+                if unanswered >= LOST:
+                    self._check_for_a_login()
                 continue
             if answer is not None:
                 return answer
+
+    def _check_for_a_login(self) -> None:
+        """:raises DeviceRebooted: the console shows a login prompt."""
+        if (prompt := login_prompt(self.console.recent)) is not None:
+            shown = prompt.decode(errors="replace").strip()
+            raise DeviceRebooted(f"the device has rebooted: it answers with {shown!r}", where=self.console.name)
 
     async def _answer(self, deadline: float) -> Answer | None:
         """The answer to the line sent last; None for a line that did not arrive whole."""

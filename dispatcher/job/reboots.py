@@ -10,7 +10,7 @@ from typing import Final
 from dispatcher.console.connection import Console
 from dispatcher.console.reboot import RebootWatch
 from dispatcher.console.shell import PROMPT_LIMIT, Shell
-from dispatcher.errors import CallRefused, ConsoleError, ConsoleTimeout
+from dispatcher.errors import CallRefused, ConsoleError, ConsoleTimeout, DeviceRebooted
 
 CALL: Final = "REBOOT"
 """What ``lava-reboot`` says, with the definition's run, the step and the boot's id; alone, that no reboot comes."""
@@ -140,8 +140,8 @@ async def come_back(
                 return shell, boot_id
             still_up = True
             await shell.leave()
-        except ConsoleTimeout:
-            if loop.time() < announced.deadline:
+        except (ConsoleTimeout, DeviceRebooted):
+            if loop.time() < announced.deadline and not console.has_ended:
                 continue
             if still_up:
                 raise ConsoleTimeout("only the system that was to go down has answered", where=console.name) from None

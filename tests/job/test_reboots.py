@@ -15,7 +15,7 @@ from dispatcher.console.connection import Console
 from dispatcher.console.reboot import RebootWatch
 from dispatcher.console.shell import PROMPT_LIMIT, Shell, start
 from dispatcher.console.transcript import Transcript
-from dispatcher.errors import CallRefused, ConsoleClosed, ConsoleTimeout
+from dispatcher.errors import CallRefused, ConsoleClosed, ConsoleTimeout, DeviceRebooted
 from dispatcher.job import reboots
 from dispatcher.job.reboots import Announced, Reboots, come_back
 
@@ -116,6 +116,8 @@ def test_the_system_that_goes_down_is_not_the_one_that_comes_up(monkeypatch: pyt
                 assert deadline <= announced.deadline
                 if done.count("login") == 2:
                     raise ConsoleTimeout("it went down")
+                if done.count("login") == 3:
+                    raise DeviceRebooted("it has come up")
                 done.append("shell")
                 return await start(console, "sh", deadline=deadline)
 
@@ -124,7 +126,7 @@ def test_the_system_that_goes_down_is_not_the_one_that_comes_up(monkeypatch: pyt
             assert (await shell.run("R=alive", deadline=announced.deadline)).value == "alive"
 
     asyncio.run(test())
-    assert done == ["login", "shell", "login", "login", "shell"]
+    assert done == ["login", "shell", "login", "login", "login", "shell"]
 
 
 def test_a_system_that_never_goes_down_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:

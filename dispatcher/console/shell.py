@@ -51,6 +51,10 @@ SLOWEST_LINE: Final = 500
 FIRST_STOP = 0.5
 """Seconds that a test may take to end after ^C before it is typed again; each time half as long again."""
 
+_LEAVE_TRIES: Final = 6
+_SILENCES: Final = 2
+"""How often the loop is told to end, at the most, and after how many times without an answer it is taken to have."""
+
 _BURST: Final = 5
 _BURST_PAUSE: Final = 0.03
 """How often ^C is typed when one was not enough, and the seconds between: calls that follow each other closely leave
@@ -195,13 +199,19 @@ class Shell:
     async def leave(self) -> None:
         """End the loop: the shell that the device had before reads its console again, with the tty as it was."""
         line = self._doubled(_LEAVE)
-        for _attempt in range(2):
+        loop = asyncio.get_running_loop()
+        silences = 0
+        for _attempt in range(_LEAVE_TRIES):
             await self.console.send(line)
+            until = loop.time() + _patience(line)
             try:
-                if await self._answer(asyncio.get_running_loop().time() + _patience(line)) is not None:
+                if await self._answer(until) is not None:
                     return
             except ConsoleTimeout:
-                continue  # it has gone perhaps, and its answer was lost
+                # It has gone perhaps, and its answer was lost; or the line, with the console.
+                silences += loop.time() >= until
+                if silences == _SILENCES:
+                    return
 
     async def stop(self, *, deadline: float) -> None:
         """End the test that runs by ^C, typed until the loop answers; then commands can be run again.

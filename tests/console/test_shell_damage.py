@@ -291,3 +291,18 @@ def test_leaving_over_a_bad_line_leaves(way: str, damage: Noise) -> None:
             await console.expect([re.compile(b"back")], soon())
 
     run(test())
+
+
+@pytest.mark.usefixtures("impatient")
+def test_leaving_is_tried_as_long_as_the_loop_says_that_it_is_there() -> None:
+    async def test() -> None:
+        noise = Hits()
+        async with opened(BadLine("sh", typed=noise)) as console:
+            shell = await start(console, "sh", deadline=soon())
+            noise.left += [(b";exit", changed(b";exit", b";eXit"))] * 4
+            await shell.leave()
+            assert not noise.left
+            await console.send(b"echo ba''ck\n")
+            await console.expect([re.compile(b"back")], soon())
+
+    run(test())

@@ -10,7 +10,7 @@
     ├── WorldError           3  what the user wrote is right, the world did not play along
     │   ├── ConsoleError        a console: names it
     │   │   ├── ConsoleClosed       it ended (end of file, hang-up)
-    │   │   ├── DeviceRebooted      it shows a prompt in the middle of a test
+    │   │   ├── DeviceRebooted      it shows a prompt where our shell or its test should be
     │   │   ├── ConsoleTimeout      it did not say what was waited for
     │   │   └── InstallError        the scripts did not arrive whole
     │   ├── CoordinatorError    the coordinator is away, or speaks nonsense
@@ -82,7 +82,7 @@ class ConsoleClosed(ConsoleError):
 
 
 class DeviceRebooted(ConsoleError):
-    """The device answers with a prompt where its test should be running."""
+    """The device answers with a prompt where our shell, or its test, should be running."""
 
 
 class ConsoleTimeout(ConsoleError):

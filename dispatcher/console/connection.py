@@ -63,6 +63,9 @@ _ESCAPES = re.compile(
 )
 """What a terminal would not show (ECMA-48, 5.3 to 5.6), cut short by the end of the text too."""
 
+_WIPE = re.compile(rb"(?<! )( +)(\x08+)")
+"""Blanks up to a line's end and the way back: how ksh93 wipes what may stand behind its first prompt."""
+
 Listener = Callable[[bytes], None]
 Observe = Callable[..., None]
 """Told what happens to a console: its kind, then data by name."""
@@ -330,7 +333,7 @@ class Console:
 
         :param patterns: matched within the last :data:`SEARCH_WINDOW` bytes.
         :param deadline: on the event loop's clock, seconds.
-        :param plain: a pattern may also match what is left when escape sequences are taken out.
+        :param plain: a pattern may also match what is left when escape sequences are taken out, see :func:`plain_text`.
         :param whole: give up once the console was lost and is back: what is waited for may have come meanwhile.
         :raises ConsoleTimeout: nothing matched before the deadline.
         :raises ConsoleClosed: the console ended first.
@@ -366,6 +369,10 @@ class Console:
             for index in range(len(data)):
                 await self._write(data[index : index + 1])
                 await asyncio.sleep(self._character_delay)
+
+    def seconds_to_type(self, count: int) -> float:
+        """How long the pauses between so many bytes take."""
+        return count * self._character_delay
 
     async def interrupt(self) -> None:
         """Type ^C until a line that is half typed is gone, whatever reads it, and nothing else until then.
@@ -446,7 +453,7 @@ class _Search:
             return
         text = bytes(self.window)
         index = self._searcher.search(text, len(data))
-        if index < 0 and self._plain and b"\x1b" in text:
+        if index < 0 and self._plain and (b"\x1b" in text or b"\x08" in text):
             text = plain_text(text)
             index = self._searcher.search(text, len(text))
         if index < 0:
@@ -477,8 +484,8 @@ def _drain(descriptor: int) -> tuple[bytes, OSError | None]:
 
 
 def plain_text(text: bytes) -> bytes:
-    """A text without escape sequences."""
-    return _ESCAPES.sub(b"", text)
+    """A text without escape sequences, and without blanks that it goes back over."""
+    return _WIPE.sub(lambda wiped: wiped[1][len(wiped[2]) :], _ESCAPES.sub(b"", text))
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -7,12 +7,16 @@ import shlex
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from dispatcher.console.shell import LINE_LIMIT, Shell
 from dispatcher.errors import InstallError
 
 TRIES = 3
 """How often a file is written until it has arrived whole."""
+
+COMMON: Final = "umask 022"
+"""What lets every user of a device read what is made after it; tests make calls as others than root."""
 
 _PIECE = LINE_LIMIT - 32
 _AROUND = len("#100 =800 \n")
@@ -74,7 +78,7 @@ class _Installer:
         folders = {path.rpartition("/")[0] for path in self._files}
         for paths in self._batches(sorted(folders)):
             await self._run(
-                f"mkdir -p {self._words(paths)}",
+                f"{COMMON};mkdir -p {self._words(paths)}",
                 f"make {self._target(paths[0])}",
                 "lava_test_results_dir in the device file says where the tests' files go",
             )
@@ -93,7 +97,7 @@ class _Installer:
 
     async def _try_to_write(self, path: str) -> bool:
         doing = f"write {self._target(path)}"
-        make = '(umask 077;rm -f "$F";true>"$F")' if self._files[path].private else 'true>"$F"'
+        make = '(umask 077;rm -f "$F";true>"$F")' if self._files[path].private else f'({COMMON};true>"$F")'
         create = f"F={self._words([path])};{make}"
         answer = await self._shell.run(create, deadline=self._deadline, check=False, doing=doing)
         if answer.status != 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from dispatcher.console.install import COMMON
 from dispatcher.console.shell import Shell
 
 _NAMES_AT_ONCE: Final = 20
@@ -20,7 +21,7 @@ async def find_directory(shell: Shell, candidates: Sequence[str], interpreter: s
     :param interpreter: the path of the shell that runs the scripts.
     :param deadline: on the event loop's clock.
     """
-    works = f'mkdir -p $R&&printf "#!%s\\n" {interpreter}>$R/can&&chmod 755 $R/can&&$R/can'
+    works = f'({COMMON};mkdir -p $R)&&printf "#!%s\\n" {interpreter}>$R/can&&chmod 755 $R/can&&$R/can'
     command = f"for R in {' '.join(candidates)};do {works}&&break;rm -rf $R;R=;done 2>/dev/null"
     answer = await shell.run(command, deadline=deadline, check=False, doing="find a directory for files")
     return answer.value or None
@@ -44,7 +45,7 @@ async def link_shipped(
     listed = sorted(names)
     for start in range(0, len(listed), _NAMES_AT_ONCE):
         words = " ".join(f'"$R/{name}"' for name in listed[start : start + _NAMES_AT_ONCE])
-        link = f"R={answer.value};mkdir -p {directory}&&ln -sf {words} {directory}"
+        link = f"R={answer.value};({COMMON};mkdir -p {directory})&&ln -sf {words} {directory}"
         done = await shell.run(f"{{ {link};}} 2>/dev/null", deadline=deadline, check=False, doing="link scripts")
         if done.status != 0:
             return False

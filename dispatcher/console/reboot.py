@@ -2,6 +2,7 @@
 
 What is printed proves nothing, a test may print a boot's log or a prompt. So a prompt that is followed by silence is
 asked: an empty line makes a shell and a login show their prompt again, and a test, or a call that waits, nothing.
+What a system starts late prints below its prompt, so after a boot a long silence is asked, too.
 """
 
 from __future__ import annotations
@@ -25,12 +26,26 @@ ANSWER: Final = 10.0
 QUESTIONS: Final = 2
 """How many empty lines a prompt has to answer, each, to be believed."""
 
+SILENCE: Final = 60.0
+"""Seconds of silence after which a device is asked once that has booted and shows no prompt; while a reboot is meant,
+again and again after twice as long. A boot loader stops at what is typed: it has said something by then."""
+
 _LOGIN: Final = rb"(?:^|\s)login: ?$"
 _KERNEL: Final = re.compile(KERNEL_STAMP.pattern + rb"[^\n]*(?:\n|\Z)")
 """What the kernel prints, at any time, also behind a prompt."""
 
 _BANNER: Final = b"Linux version "
 _BOOT: Final = re.compile(rb"(?:^|[\n\]] ?)" + _BANNER + rb"[0-9]")
+
+
+def login_prompt(said: bytes) -> bytes | None:
+    """The login prompt that some output ends with, but for what the kernel prints."""
+    line = _last_line(said)
+    return line if re.search(_LOGIN, line) else None
+
+
+def _last_line(said: bytes) -> bytes:
+    return _KERNEL.sub(b"", plain_text(said)).rpartition(b"\n")[2]
 
 
 class RebootWatch:
@@ -46,6 +61,9 @@ class RebootWatch:
         self._loop = asyncio.get_running_loop()
         self._tail = bytearray()
         self._booted = False
+        self._unasked = False
+        """Whether a boot has been seen since the device was asked last."""
+        self._silence = SILENCE
         self._asked = 0
         self._act = self._look
         self._due = 0.0
@@ -61,7 +79,8 @@ class RebootWatch:
         :param told: what the new system has said by then, which is its prompt perhaps. Called once.
         """
         self._meant = told
-        self._booted = False
+        self._booted = self._unasked = False
+        self._silence = SILENCE
         self._asked = 0
         self._tail.clear()
 
@@ -90,7 +109,8 @@ class RebootWatch:
 
     def _search(self) -> None:
         """Look for a boot in what was said, and let go of all but its end."""
-        self._booted = self._booted or (_BANNER in self._tail and _BOOT.search(self._tail) is not None)
+        if _BANNER in self._tail and _BOOT.search(self._tail) is not None:
+            self._booted = self._unasked = True
         del self._tail[:-SEARCH_WINDOW]
 
     def _later(self, seconds: float, act: Callable[[], None]) -> None:
@@ -115,9 +135,11 @@ class RebootWatch:
     def _look(self) -> None:
         """It has been quiet for a while."""
         self._search()
-        line = _KERNEL.sub(b"", plain_text(bytes(self._tail))).rpartition(b"\n")[2]
+        line = _last_line(bytes(self._tail))
         if not line.strip() or not any(prompt.search(line) for prompt in self._prompts):
             self._asked = 0
+            if self._meant is not None or self._unasked:
+                self._later(self._silence - QUIET, self._ask_silence)
         elif self._asked < QUESTIONS:
             self._ask()
         elif self._meant is not None:
@@ -128,11 +150,23 @@ class RebootWatch:
             shown = line.decode(errors="replace").strip()
             self._console.fail(DeviceRebooted(f"{what}: it answers with {shown!r}", where=self._console.name))
 
+    def _ask_silence(self) -> None:
+        if self._meant is not None:
+            self._silence *= 2
+            self._later(self._silence, self._ask_silence)
+        elif not self._unasked:
+            return  # it was meant, and taken back
+        self._type_soon()
+
     def _ask(self) -> None:
         self._asked += 1
+        self._type_soon()
+        self._later(ANSWER, self._unanswered)
+
+    def _type_soon(self) -> None:
+        self._unasked = False
         self._tail.clear()
         self._typing = asyncio.get_running_loop().create_task(self._type())
-        self._later(ANSWER, self._unanswered)
 
     async def _type(self) -> None:
         with contextlib.suppress(ConsoleClosed):  # whoever runs the test is told by the console itself

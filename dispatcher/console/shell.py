@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from dispatcher.console.connection import INTERRUPT, Console, Listener
-from dispatcher.errors import ConsoleError, ConsoleTimeout, InstallError, MultinodeError
+from dispatcher.console.reboot import login_prompt
+from dispatcher.errors import ConsoleError, ConsoleTimeout, DeviceRebooted, InstallError, MultinodeError
 from dispatcher.framing.window import begun
 
 LINE_LIMIT: Final = 900
@@ -41,11 +42,18 @@ LAST_PATIENCE = 8.0
 GAP_PATIENCE = 60.0
 """The longest such time when a console was lost in the middle of a test, whose end may have been told meanwhile."""
 
+LOST: Final = 3
+"""How often a line has had no answer, in seven seconds or more, where a login prompt says that the loop is gone."""
+
 SLOWEST_LINE: Final = 500
 """Bytes a second of a slow line; what is typed may take that long to arrive before patience begins to count."""
 
 FIRST_STOP = 0.5
 """Seconds that a test may take to end after ^C before it is typed again; each time half as long again."""
+
+_LEAVE_TRIES: Final = 6
+_SILENCES: Final = 2
+"""How often the loop is told to end, at the most, and after how many times without an answer it is taken to have."""
 
 _BURST: Final = 5
 _BURST_PAUSE: Final = 0.03
@@ -54,7 +62,10 @@ only moments in which the tty heeds it."""
 
 _LOOP = (
     "_k=@KEY@;_t=`stty -g 2>/dev/null`;stty -echo 2>/dev/null;_e=`stty -g 2>/dev/null`;"
-    "_i=;trap _i=1 2;_n=0;_s=0;R=;"
+    # One flipped bit makes a backslash, a colon or a 3 a character that ends or stops the loop, or what it says.
+    "stty -ixon quit undef susp undef 2>/dev/null;_d=`stty -g 2>/dev/null`;"
+    # Many profiles export it, and bash's and ksh93's read gives up after so many seconds.
+    "TMOUT=0;_i=;trap _i=1 2;_n=0;_s=0;R=;"
     # R may be a message of several lines; an answer is one.
     '_a(){ _r="$_k $_n $1";set -f;set -- $R;set +f;_r="$_r $*";printf "\\n%s %s.\\n" "$_r" "$_r";};_a 0;'
     "while :;do "
@@ -67,7 +78,7 @@ _LOOP = (
     '[ "$_h" ]||{ _a "?";continue;};'
     '[ "$_m" = "$_n" ]||{ _n=$_m;R=;case $_h in '
     '=*)printf "${_h#=}">>"$F";_s=$?;;'
-    '+*)_a +;_a +;(eval "${_h#?}");_s=$?;stty "$_e" 2>/dev/null;_a $_s;;'
+    '+*)_a +;_a +;stty "$_e" 2>/dev/null;(eval "${_h#?}");_s=$?;stty "$_d" 2>/dev/null;_a $_s;;'
     '*)eval "$_h";_s=$?;;esac;};_a $_s;done'
 )
 
@@ -128,6 +139,7 @@ class Shell:
         :param check: a status other than 0 is an :class:`~dispatcher.errors.InstallError`.
         :param doing: what the command is for, as it would follow "cannot"; for messages, as is ``hint``.
         :raises ConsoleTimeout: no answer before the deadline.
+        :raises DeviceRebooted: there is a login prompt in the loop's place.
         """
         answer = await self._until(deadline, self._doubled(command), doing or f"run {command[:60]!r}")
         if check and answer.status != 0:
@@ -187,13 +199,19 @@ class Shell:
     async def leave(self) -> None:
         """End the loop: the shell that the device had before reads its console again, with the tty as it was."""
         line = self._doubled(_LEAVE)
-        for _attempt in range(2):
+        loop = asyncio.get_running_loop()
+        silences = 0
+        for _attempt in range(_LEAVE_TRIES):
             await self.console.send(line)
+            until = loop.time() + _patience(line)
             try:
-                if await self._answer(asyncio.get_running_loop().time() + _patience(line)) is not None:
+                if await self._answer(until) is not None:
                     return
             except ConsoleTimeout:
-                continue  # it has gone perhaps, and its answer was lost
+                # It has gone perhaps, and its answer was lost; or the line, with the console.
+                silences += loop.time() >= until
+                if silences == _SILENCES:
+                    return
 
     async def stop(self, *, deadline: float) -> None:
         """End the test that runs by ^C, typed until the loop answers; then commands can be run again.
@@ -255,6 +273,7 @@ class Shell:
 
     async def _ask(self, line: bytes) -> Answer:
         patience = _patience(line)
+        unanswered = 0
         while True:
             await self.console.send(line)
             until = asyncio.get_running_loop().time() + patience
@@ -264,9 +283,18 @@ class Shell:
                 # What a console that was lost has swallowed says nothing of how patient to be.
                 if asyncio.get_running_loop().time() >= until:
                     patience = min(2 * patience, max(LAST_PATIENCE, _patience(line)))
+                    unanswered += 1
+                if unanswered >= LOST:
+                    self._check_for_a_login()
                 continue
             if answer is not None:
                 return answer
+
+    def _check_for_a_login(self) -> None:
+        """:raises DeviceRebooted: the console shows a login prompt."""
+        if (prompt := login_prompt(self.console.recent)) is not None:
+            shown = prompt.decode(errors="replace").strip()
+            raise DeviceRebooted(f"the device has rebooted: it answers with {shown!r}", where=self.console.name)
 
     async def _answer(self, deadline: float) -> Answer | None:
         """The answer to the line sent last; None for a line that did not arrive whole."""

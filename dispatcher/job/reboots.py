@@ -9,8 +9,8 @@ from typing import Final
 
 from dispatcher.console.connection import Console
 from dispatcher.console.reboot import RebootWatch
-from dispatcher.console.shell import Shell
-from dispatcher.errors import CallRefused, ConsoleError, ConsoleTimeout
+from dispatcher.console.shell import PROMPT_LIMIT, Shell
+from dispatcher.errors import CallRefused, ConsoleError, ConsoleTimeout, DeviceRebooted
 
 CALL: Final = "REBOOT"
 """What ``lava-reboot`` says, with the definition's run, the step and the boot's id; alone, that no reboot comes."""
@@ -20,6 +20,9 @@ CASE: Final = "multinode-reboot"
 
 ANSWER = 20.0
 """Seconds that a shell has to say of which boot it is; one of a system that goes down may go before it has."""
+
+QUESTION: Final = 2 * PROMPT_LIMIT
+"""Bytes that are typed for that, at the most; where characters have pauses between them, their time is added."""
 
 SETTLE = 1.0
 """Seconds after which what a shell that was left shows is over."""
@@ -130,15 +133,15 @@ async def come_back(
     while True:
         try:
             await log_in(announced.deadline)
-            until = min(announced.deadline, loop.time() + ANSWER)
+            until = min(announced.deadline, loop.time() + ANSWER + console.seconds_to_type(QUESTION))
             shell = await start(until)
             boot_id = await boot_id_of(shell, until)
             if not boot_id or boot_id != announced.boot_id:
                 return shell, boot_id
             still_up = True
             await shell.leave()
-        except ConsoleTimeout:
-            if loop.time() < announced.deadline:
+        except (ConsoleTimeout, DeviceRebooted):
+            if loop.time() < announced.deadline and not console.has_ended:
                 continue
             if still_up:
                 raise ConsoleTimeout("only the system that was to go down has answered", where=console.name) from None

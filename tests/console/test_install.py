@@ -161,6 +161,14 @@ def test_files_arrive_under_every_shell(shell_command: str, tmp_path: Path) -> N
     assert len(found) == len(files)
 
 
+def test_every_user_of_a_device_can_read_what_is_not_private(shell_command: str, tmp_path: Path) -> None:
+    """Tests make calls as others than root, whose umask is 077 on many a system."""
+    files = {"bin/run": Entry(b"run", executable=True), "bin/lib": Entry(b"lib"), "own": Entry(b"own", private=True)}
+    put(tmp_path / "d", files, "sh -c 'umask 077; exec sh -i'", shell_command)
+    found = {str(path.relative_to(tmp_path)): path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert found == {"d": 0o755, "d/bin": 0o755, "d/bin/run": 0o755, "d/bin/lib": 0o644, "d/own": 0o600}
+
+
 def test_what_was_there_before_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("of an earlier run, and longer")
     put(tmp_path, {"file": Entry(b"new")})

@@ -272,7 +272,10 @@ def test_a_login_without_prompts_asks_the_shell_after_a_while() -> None:
     assert play(device, prompts=(), credentials=ROOT) == pytest.approx(login_module.NUDGE_AFTER)
 
 
-@pytest.mark.parametrize("prompt", [b"guest$ \x1b[6n", b"\x1b]0;x\x07\x1b[1;32mguest\x1b[0m$ ", b"guest$ "])
+KSH93 = b"guest$ \r\rguest$" + b" " * 493 + b"\x08" * 492
+
+
+@pytest.mark.parametrize("prompt", [b"guest$ \x1b[6n", b"\x1b]0;x\x07\x1b[1;32mguest\x1b[0m$ ", b"guest$ ", KSH93])
 def test_an_anchored_prompt_matches_whatever_a_terminal_is_told_besides(prompt: bytes) -> None:
     async def device(board: Board) -> None:
         await board.say(prompt)

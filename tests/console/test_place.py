@@ -17,7 +17,7 @@ MARKER = ("lava-self", "lava.version")
 
 def found(shell_command: str, candidates: list[Path], interpreter: str = "/bin/sh") -> str | None:
     async def test() -> str | None:
-        async with started("sh", shell_command) as shell:
+        async with started("sh -c 'umask 077; exec sh -i'", shell_command) as shell:
             place = await find_directory(shell, [str(each) for each in candidates], interpreter, deadline=soon())
             assert (await shell.run("R=alive", deadline=soon())).value == "alive"
             return place
@@ -28,7 +28,7 @@ def found(shell_command: str, candidates: list[Path], interpreter: str = "/bin/s
 def linked(shell_command: str, image: Path, directory: Path, version: str, path: str = "$PATH") -> bool:
     async def test() -> bool:
         async with started("sh", shell_command) as shell:
-            await shell.run(f"PATH={image}:{path}", deadline=soon())
+            await shell.run(f"PATH={image}:{path}; umask 077", deadline=soon())
             return await link_shipped(shell, str(directory), NAMES, version, MARKER, deadline=soon())
 
     return run(test())
@@ -50,7 +50,7 @@ def test_the_first_directory_that_can_be_made(shell_command: str, tmp_path: Path
     (tmp_path / "file").write_text("")
     places = [tmp_path / "file" / "a", tmp_path / "b", tmp_path / "c"]
     assert found(shell_command, places) == str(tmp_path / "b")
-    assert (tmp_path / "b").is_dir()
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o755, "for calls of every user"
     assert not (tmp_path / "c").exists()
 
 
@@ -62,6 +62,7 @@ def test_a_directory_that_no_script_can_be_run_from_is_left_as_it_was(tmp_path: 
 def test_scripts_of_the_image_are_linked(shell_command: str, image: Path, tmp_path: Path) -> None:
     assert linked(shell_command, image, tmp_path / "run/bin", "12345 678")
     assert {path.name for path in (tmp_path / "run/bin").iterdir()} == NAMES
+    assert (tmp_path / "run/bin").stat().st_mode & 0o777 == 0o755
     assert subprocess.check_output([tmp_path / "run/bin/lava-7"]) == b"lava-7\n"
 
 

@@ -10,7 +10,7 @@ import pytest
 from console_harness import PairTransport, now, opened, run
 
 from dispatcher.console.connection import Console
-from dispatcher.console.reboot import ANSWER, QUIET, RebootWatch
+from dispatcher.console.reboot import ANSWER, QUIET, SILENCE, RebootWatch
 
 BOOT = b"[    0.000000] Linux version 6.1.0-28-arm64 (gcc-12)\r\n[    1.9] random: crng init done\r\n"
 
@@ -101,6 +101,60 @@ def test_a_test_that_prints_the_same_is_not_disturbed_for_long(answers: list[byt
             assert not done
             with pytest.raises(BlockingIOError):
                 device.far.recv(1)
+
+    run(test(), jumping=True)
+
+
+LATE = b"[  OK  ] Started getty on ttyS0.\r\nboard login: \r\n[  OK  ] Finished what takes its time.\r\n"
+"""What systemd prints, and where."""
+
+
+def test_a_prompt_that_is_hidden_by_what_follows_it_is_asked_for_after_a_while() -> None:
+    async def test() -> None:
+        async with watched() as (device, console, _watch):
+            await device.say(BOOT + LATE)
+            said = now()
+            for _question in range(3):
+                assert await device.hear_line() == b"\n"
+                if now() - said <= SILENCE:
+                    assert now() - said == pytest.approx(SILENCE)
+                await device.say(b"\r\nboard login: ")
+            assert "has rebooted in the middle of a test" in str(await console.ended())
+
+    run(test(), jumping=True)
+
+
+def test_a_test_that_has_printed_a_boot_is_asked_once() -> None:
+    async def test() -> None:
+        async with watched() as (device, console, _watch):
+            await device.say(BOOT + b"an hour of work follows\r\n")
+            assert await device.hear_line() == b"\n"
+            await device.say(b"half of it is done\r\n")
+            await asyncio.sleep(10 * SILENCE)
+            assert not console.has_ended
+            with pytest.raises(BlockingIOError):
+                device.far.recv(1)
+
+    run(test(), jumping=True)
+
+
+def test_a_reboot_that_was_meant_is_found_where_no_prompt_can_be_seen() -> None:
+    """A kernel that is told to be quiet says no version."""
+
+    async def test() -> None:
+        async with watched() as (device, _console, watch):
+            told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+            watch.expect(told.set_result)
+            await device.say(LATE)
+            said = now()
+            for silence in (SILENCE, 3 * SILENCE):
+                assert await device.hear_line() == b"\n"
+                assert now() - said == pytest.approx(silence)
+            for _question in range(2):
+                await device.say(b"\r\nboard login: ")
+                assert await device.hear_line() == b"\n"
+            await device.say(b"\r\nboard login: ")
+            assert await told == b"\r\nboard login: "
 
     run(test(), jumping=True)
 

@@ -23,7 +23,7 @@ from console_harness import (
 
 from dispatcher.console.connection import INTERRUPT, Console
 from dispatcher.console.shell import LINE_LIMIT, PROMPT_LIMIT, RELEASE, Shell, start
-from dispatcher.errors import ConsoleClosed, ConsoleError, ConsoleTimeout, InstallError
+from dispatcher.errors import ConsoleClosed, ConsoleError, ConsoleTimeout, DeviceRebooted, InstallError
 
 pytestmark = pytest.mark.slow
 
@@ -48,6 +48,7 @@ def test_every_shell_runs_tests_and_gives_its_console_back(interactive_shell: st
             assert answer.status == 3
             assert b"\r\noutput\r\n" in output.data
             assert b"-echo " in output.data
+            assert re.search(rb"susp = \^Z.* ixon ", output.data, re.DOTALL)
             assert (await shell.run("R=$(stty -a)", deadline=soon())).value.count("-echo ") == 1
             await shell.leave()
             assert await settings(console) == before
@@ -116,6 +117,16 @@ def test_what_a_test_sets_is_gone_after_it(shell_command: str) -> None:
             assert (await shell.run_test(". /no/such/file", Output())).status != 0
             assert (await shell.run_test("if", Output())).status != 0
             assert (await shell.run("R=alive", deadline=soon())).value == "alive"
+
+    run(test())
+
+
+def test_no_time_limit_of_the_devices_shell_ends_the_loop(shell_command: str) -> None:
+    """bash and ksh93 take TMOUT for how long a read may wait."""
+
+    async def test() -> None:
+        async with started("env TMOUT=1 sh", shell_command) as shell:
+            assert (await shell.run("R=$TMOUT", deadline=soon())).value == "0"
 
     run(test())
 
@@ -258,6 +269,29 @@ def test_silence_has_a_line_sent_again_less_and_less_often_until_the_deadline() 
             assert sent[-1] == pytest.approx(60)
             with pytest.raises(ConsoleTimeout, match="board: the device's shell stopped answering; it was to make /x"):
                 await running
+            transport.far.close()
+
+    run(test(), jumping=True)
+
+
+@pytest.mark.parametrize("late", [b"", b"[   31.415926] random: crng init done\r\n"])
+def test_a_login_prompt_in_the_loops_place_is_a_reboot(late: bytes) -> None:
+    async def getty(transport: PairTransport) -> None:
+        while True:  # what is typed is a name, then a password
+            await transport.hear_line()
+            await transport.say(b"Password: ")
+            await transport.hear_line()
+            await transport.say(b"\r\nLogin incorrect\r\nboard login: " + late)
+
+    async def test() -> None:
+        transport = PairTransport()
+        async with opened(transport) as console:
+            asking = asyncio.ensure_future(getty(transport))
+            began = now()
+            with pytest.raises(DeviceRebooted, match="the device has rebooted: it answers with 'board login:'"):
+                await Shell(console, b"mnkey").run("true", deadline=now() + 3600)
+            assert now() - began < 60
+            asking.cancel()
             transport.far.close()
 
     run(test(), jumping=True)

@@ -43,6 +43,9 @@ DAMAGE_TYPED = {
     "a kill character": changed(b"echo", b"\x15cho"),
     "an end of file": changed(b"echo", b"ec\x04o"),
     "an interrupt": changed(b"echo", b"\x03cho"),
+    "a quit character": changed(b"echo", b"\x1ccho"),
+    "a suspend character": changed(b"echo", b"\x1acho"),
+    "a stop character": changed(b"echo", b"\x13cho"),
 }
 
 
@@ -284,6 +287,21 @@ def test_leaving_over_a_bad_line_leaves(way: str, damage: Noise) -> None:
             shell = await start(console, "sh", deadline=soon())
             noise.left.append((holds[way], damage))
             await shell.leave()
+            await console.send(b"echo ba''ck\n")
+            await console.expect([re.compile(b"back")], soon())
+
+    run(test())
+
+
+@pytest.mark.usefixtures("impatient")
+def test_leaving_is_tried_as_long_as_the_loop_says_that_it_is_there() -> None:
+    async def test() -> None:
+        noise = Hits()
+        async with opened(BadLine("sh", typed=noise)) as console:
+            shell = await start(console, "sh", deadline=soon())
+            noise.left += [(b";exit", changed(b";exit", b";eXit"))] * 4
+            await shell.leave()
+            assert not noise.left
             await console.send(b"echo ba''ck\n")
             await console.expect([re.compile(b"back")], soon())
 

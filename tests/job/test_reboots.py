@@ -13,16 +13,17 @@ import pytest
 from dispatcher.console.command import CommandTransport
 from dispatcher.console.connection import Console
 from dispatcher.console.reboot import RebootWatch
-from dispatcher.console.shell import Shell, start
+from dispatcher.console.shell import PROMPT_LIMIT, Shell, start
 from dispatcher.console.transcript import Transcript
-from dispatcher.errors import CallRefused, ConsoleClosed, ConsoleTimeout
+from dispatcher.errors import CallRefused, ConsoleClosed, ConsoleTimeout, DeviceRebooted
 from dispatcher.job import reboots
 from dispatcher.job.reboots import Announced, Reboots, come_back
 
 
 @contextlib.asynccontextmanager
-async def a_console() -> AsyncIterator[Console]:
-    console = Console("board", CommandTransport("board", {"command": "sh"}), Transcript(Path(os.devnull)))
+async def a_console(character_delay: float = 0.0) -> AsyncIterator[Console]:
+    transport = CommandTransport("board", {"command": "sh"})
+    console = Console("board", transport, Transcript(Path(os.devnull)), character_delay=character_delay)
     try:
         console.open()
         yield console
@@ -115,6 +116,8 @@ def test_the_system_that_goes_down_is_not_the_one_that_comes_up(monkeypatch: pyt
                 assert deadline <= announced.deadline
                 if done.count("login") == 2:
                     raise ConsoleTimeout("it went down")
+                if done.count("login") == 3:
+                    raise DeviceRebooted("it has come up")
                 done.append("shell")
                 return await start(console, "sh", deadline=deadline)
 
@@ -123,7 +126,7 @@ def test_the_system_that_goes_down_is_not_the_one_that_comes_up(monkeypatch: pyt
             assert (await shell.run("R=alive", deadline=announced.deadline)).value == "alive"
 
     asyncio.run(test())
-    assert done == ["login", "shell", "login", "login", "shell"]
+    assert done == ["login", "shell", "login", "login", "login", "shell"]
 
 
 def test_a_system_that_never_goes_down_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,6 +165,27 @@ def test_nobody_is_waited_for_longer_than_the_reboot_may_take() -> None:
         async with a_console() as console:
             announced = Announced("0_a", 1, "", asyncio.get_running_loop().time() - 30.0, 30.0)
             with pytest.raises(ConsoleTimeout, match="it does not answer"):
+                await come_back(console, announced, log_in, start_shell)
+
+    asyncio.run(test())
+
+
+def test_a_device_that_is_typed_at_slowly_has_the_time_for_it() -> None:
+    class Enough(Exception):
+        pass
+
+    async def log_in(_deadline: float) -> None:
+        pass
+
+    async def start_shell(deadline: float) -> Shell:
+        left = deadline - asyncio.get_running_loop().time()
+        assert left > reboots.ANSWER + 0.5 * PROMPT_LIMIT
+        raise Enough
+
+    async def test() -> None:
+        async with a_console(character_delay=0.5) as console:
+            announced = Announced("0_a", 1, "", asyncio.get_running_loop().time(), 3600.0)
+            with pytest.raises(Enough):
                 await come_back(console, announced, log_in, start_shell)
 
     asyncio.run(test())

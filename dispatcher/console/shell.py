@@ -42,6 +42,9 @@ LAST_PATIENCE = 8.0
 GAP_PATIENCE = 60.0
 """The longest such time when a console was lost in the middle of a test, whose end may have been told meanwhile."""
 
+NOT_WHOLE: Final = -1
+"""The status of a command of which no copy has arrived whole."""
+
 LOST: Final = 3
 """How often a line has had no answer, in seven seconds or more, where a login prompt says that the loop is gone."""
 
@@ -130,7 +133,14 @@ class Shell:
         self._test: _Test | None = None
 
     async def run(
-        self, command: str, *, deadline: float, check: bool = True, doing: str | None = None, hint: str | None = None
+        self,
+        command: str,
+        *,
+        deadline: float,
+        check: bool = True,
+        doing: str | None = None,
+        hint: str | None = None,
+        copies: int | None = None,
     ) -> Answer:
         """Run a command that is quick and does not read the console; it is sent again until it has answered.
 
@@ -138,10 +148,11 @@ class Shell:
         :param deadline: on the event loop's clock.
         :param check: a status other than 0 is an :class:`~dispatcher.errors.InstallError`.
         :param doing: what the command is for, as it would follow "cannot"; for messages, as is ``hint``.
+        :param copies: how many may be refused as damaged before the status is :data:`NOT_WHOLE`; None: any number.
         :raises ConsoleTimeout: no answer before the deadline.
         :raises DeviceRebooted: there is a login prompt in the loop's place.
         """
-        answer = await self._until(deadline, self._doubled(command), doing or f"run {command[:60]!r}")
+        answer = await self._until(deadline, self._doubled(command), doing or f"run {command[:60]!r}", copies)
         if check and answer.status != 0:
             why = answer.value or f"the command ended with status {answer.status}"
             raise InstallError(f"cannot {doing or f'run {command[:200]!r}'}: {why}", where=self.console.name, hint=hint)
@@ -260,10 +271,10 @@ class Shell:
         self._number += 1
         return f"#{self._number} {body}\n".encode("ascii")
 
-    async def _until(self, deadline: float, line: bytes, doing: str) -> Answer:
+    async def _until(self, deadline: float, line: bytes, doing: str, copies: int | None = None) -> Answer:
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._ask(line)
+                return await self._ask(line, copies)
         except TimeoutError:
             raise ConsoleTimeout(
                 f"the device's shell stopped answering; it was to {doing}",
@@ -271,9 +282,9 @@ class Shell:
                 hint=_last_line(self.console),
             ) from None
 
-    async def _ask(self, line: bytes) -> Answer:
+    async def _ask(self, line: bytes, copies: int | None = None) -> Answer:
         patience = _patience(line)
-        unanswered = 0
+        unanswered = refused = 0
         while True:
             await self.console.send(line)
             until = asyncio.get_running_loop().time() + patience
@@ -289,6 +300,9 @@ class Shell:
                 continue
             if answer is not None:
                 return answer
+            refused += 1
+            if refused == copies:
+                return Answer(NOT_WHOLE, "")
 
     def _check_for_a_login(self) -> None:
         """:raises DeviceRebooted: the console shows a login prompt."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from console_harness import (
+    PATIENCE,
     BadLine,
     Hits,
     Noise,
@@ -23,6 +24,7 @@ from console_harness import (
     without,
 )
 
+from dispatcher.console import shell as shell_module
 from dispatcher.console.shell import Shell, start
 
 pytestmark = pytest.mark.slow
@@ -293,8 +295,9 @@ def test_leaving_over_a_bad_line_leaves(way: str, damage: Noise) -> None:
     run(test())
 
 
-@pytest.mark.usefixtures("impatient")
-def test_leaving_is_tried_as_long_as_the_loop_says_that_it_is_there() -> None:
+def test_leaving_is_tried_as_long_as_the_loop_says_that_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell_module, "FIRST_PATIENCE", PATIENCE)
+
     async def test() -> None:
         noise = Hits()
         async with opened(BadLine("sh", typed=noise)) as console:

@@ -48,6 +48,9 @@ NOT_WHOLE: Final = -1
 LOST: Final = 3
 """How often a line has had no answer, in seven seconds or more, where a login prompt says that the loop is gone."""
 
+CHECK_LIMIT = 30.0
+"""Seconds within which a loop has to say whether it was damaged on its way; then another one is started."""
+
 SLOWEST_LINE: Final = 500
 """Bytes a second of a slow line; what is typed may take that long to arrive before patience begins to count."""
 
@@ -87,6 +90,7 @@ _LOOP = (
 
 # The first bytes typed at a console are often lost, the # too: no shell but the loop's may end itself for that.
 _LEAVE = 'case $_k in mn*)_a 0;stty "$_t" 2>/dev/null;exit;;esac'
+_END_OF_FILE: Final = b"\x04"
 _ANY_LINE: Final = b"#0 ?\n"
 """A line that is not whole; the loop says so."""
 
@@ -223,6 +227,24 @@ class Shell:
                 silences += loop.time() >= until
                 if silences == _SILENCES:
                     return
+
+    async def _is_whole(self, code: str) -> bool:
+        """Whether the loop says that it is what was typed. One that was damaged may answer once and never again."""
+        line = self._doubled("R=$1")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CHECK_LIMIT + self.console.seconds_to_type(4 * len(line))):
+                return (await self._ask(line)).value == code
+        return False
+
+    async def _abandon(self) -> None:
+        """End a loop that is not what was typed, if it is there."""
+        await self.leave()
+        self.console.forget()
+        await self.console.send(_ANY_LINE)
+        with contextlib.suppress(ConsoleTimeout):
+            report = await self._report(asyncio.get_running_loop().time() + FIRST_PATIENCE)
+            if report.status == "?":  # no shell at a prompt, which this would end
+                await self.console.send(_END_OF_FILE)
 
     async def stop(self, *, deadline: float) -> None:
         """End the test that runs by ^C, typed until the loop answers; then commands can be run again.
@@ -443,9 +465,8 @@ async def _try_to_start(console: Console, shell_command: str) -> Shell | None:
                 await console.interrupt()
             await console.send(b"\n" + RELEASE if last else _ANY_LINE)
             continue
-        answer = await shell._ask(shell._doubled("R=$1"))
-        if answer.value == code:
+        if await shell._is_whole(code):
             return shell
-        await shell.leave()
+        await shell._abandon()
         break
     return None

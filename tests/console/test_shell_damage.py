@@ -161,6 +161,9 @@ DAMAGE_START = {
     "a byte that changes what the loop does": changed(b">>", b" >"),
     "a condition": changed(b"[ ", b"! "),
     "a byte of its answer": changed(b'printf "', b'printf ".'),
+    "a byte at which it ends": changed(b"IFS= read", b"IF\xd3= read"),
+    "a byte of each answer but the first": changed(b"_s=$?;;esac;}", b"_s=$?{;;esac;}"),
+    "a byte of what runs commands": changed(b'*)eval "$_h"', b'*)evam "$_h"'),
     "its middle": lambda line: line[:200] + line[300:],
     "the line feed": without(b"\n"),
 }

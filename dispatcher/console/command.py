@@ -16,7 +16,7 @@ import pexpect
 from pexpect.spawnbase import SpawnBase
 
 from dispatcher.console.connection import INTERRUPT
-from dispatcher.console.processes import KILL_GRACE, Family
+from dispatcher.console.processes import KILL_GRACE, Family, signal_name
 from dispatcher.console.transport import Option, Transport
 from dispatcher.errors import ConsoleError, UserError
 
@@ -125,7 +125,7 @@ class CommandTransport(Transport):
             return f"{program} took the Ctrl-C that was typed for a shell as its own and ended; it passes none on"
         if left.si_code == os.CLD_EXITED:
             return f"{program} ended with status {left.si_status}"
-        return f"{program} was ended by {_signal_name(left.si_status)}"
+        return f"{program} was ended by {signal_name(left.si_status)}"
 
     def _leader(self) -> os.waitid_result | None:
         # WNOWAIT: the leader stays a zombie until close(), so that its number still names the session.
@@ -175,10 +175,3 @@ def _default_signals() -> None:
     """Undo what Python, and whoever started it, ignores: a shell on the device could not (POSIX, trap)."""
     for number in _DEFAULT_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # most real-time signals have no name
-        return f"signal {number}"

@@ -15,6 +15,9 @@ from dispatcher.errors import InstallError
 TRIES = 3
 """How often a file is written until it has arrived whole."""
 
+COPIES: Final = 100
+"""How often a piece is sent that is compared, until the line is taken to damage every copy."""
+
 COMMON: Final = "umask 022"
 """What lets every user of a device read what is made after it; tests make calls as others than root."""
 
@@ -38,7 +41,8 @@ async def install(
     """Write files below a directory of the device, which is made where it is missing.
 
     The device needs nothing but its shell, ``mkdir`` and ``chmod``. Where it has ``cat`` and ``cksum``, pieces are sent
-    once and files are checked when they are there; where not, each piece is sent twice and compared.
+    once and files are checked when they are there; where not, or for a file that was damaged, each piece is sent twice
+    and compared.
 
     :param files: path relative to ``directory`` → what it holds; any bytes.
     :param deadline: on the event loop's clock.
@@ -67,7 +71,7 @@ class _Installer:
         self._checks = await self._can_check()
         missing = await self._missing() if again and self._checks else list(self._files)
         for path in missing:
-            await self._write(path)
+            await self._write(path, once=self._checks)
         if self._checks:
             for paths in self._batches(missing):
                 await self._check(paths)
@@ -89,13 +93,13 @@ class _Installer:
 
     # --- writing ---------------------------------------------------------------------------------------------
 
-    async def _write(self, path: str) -> None:
+    async def _write(self, path: str, *, once: bool) -> None:
         for _attempt in range(TRIES):
-            if await self._try_to_write(path):
+            if await self._try_to_write(path, once=once):
                 return
         raise self._failed(path, "the device's shell could not write all of it", "is its file system full?")
 
-    async def _try_to_write(self, path: str) -> bool:
+    async def _try_to_write(self, path: str, *, once: bool) -> bool:
         doing = f"write {self._target(path)}"
         make = '(umask 077;rm -f "$F";true>"$F")' if self._files[path].private else f'({COMMON};true>"$F")'
         create = f"F={self._words([path])};{make}"
@@ -103,11 +107,13 @@ class _Installer:
         if answer.status != 0:
             await self._run('(true>"$F")', doing)
         for piece in pieces(self._files[path].content, _PIECE):
-            if self._checks:
+            if once:
                 answer = await self._shell.append(piece, deadline=self._deadline, doing=doing)
             else:
                 command = f"printf '{piece}'>>\"$F\""
-                answer = await self._shell.run(command, deadline=self._deadline, check=False, doing=doing)
+                answer = await self._shell.run(
+                    command, deadline=self._deadline, check=False, doing=doing, copies=COPIES
+                )
             if answer.status != 0:
                 return False
         return True
@@ -131,7 +137,7 @@ class _Installer:
         return await self._sum_of(f"cat {self._words(paths)} 2>/dev/null|cksum") == cksum(content)
 
     async def _check(self, paths: Sequence[str]) -> None:
-        """Check some files; those that did not arrive whole are written again."""
+        """Check some files; those that did not arrive whole are written again, each piece twice and compared."""
         for _attempt in range(TRIES):
             if await self._are_whole(paths):
                 return
@@ -139,7 +145,8 @@ class _Installer:
                 for path in paths:
                     await self._check([path])
                 return
-            await self._write(paths[0])
+            # Of a long file no copy would ever be whole where a bit is flipped now and then.
+            await self._try_to_write(paths[0], once=False)
         raise self._failed(paths[0], f"it has not arrived whole in {TRIES} tries", "is the console's line this bad?")
 
     async def _sum_of(self, command: str) -> str:

@@ -159,3 +159,11 @@ def _signal(pids: Iterable[int], *numbers: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             for number in numbers:
                 os.kill(pid, number)
+
+
+def signal_name(number: int) -> str:
+    """What people call a signal, for messages: ``SIGKILL``."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {number}"

@@ -42,8 +42,14 @@ LAST_PATIENCE = 8.0
 GAP_PATIENCE = 60.0
 """The longest such time when a console was lost in the middle of a test, whose end may have been told meanwhile."""
 
+NOT_WHOLE: Final = -1
+"""The status of a command of which no copy has arrived whole."""
+
 LOST: Final = 3
 """How often a line has had no answer, in seven seconds or more, where a login prompt says that the loop is gone."""
+
+CHECK_LIMIT = 30.0
+"""Seconds within which a loop has to say whether it was damaged on its way; then another one is started."""
 
 SLOWEST_LINE: Final = 500
 """Bytes a second of a slow line; what is typed may take that long to arrive before patience begins to count."""
@@ -84,6 +90,7 @@ _LOOP = (
 
 # The first bytes typed at a console are often lost, the # too: no shell but the loop's may end itself for that.
 _LEAVE = 'case $_k in mn*)_a 0;stty "$_t" 2>/dev/null;exit;;esac'
+_END_OF_FILE: Final = b"\x04"
 _ANY_LINE: Final = b"#0 ?\n"
 """A line that is not whole; the loop says so."""
 
@@ -130,7 +137,14 @@ class Shell:
         self._test: _Test | None = None
 
     async def run(
-        self, command: str, *, deadline: float, check: bool = True, doing: str | None = None, hint: str | None = None
+        self,
+        command: str,
+        *,
+        deadline: float,
+        check: bool = True,
+        doing: str | None = None,
+        hint: str | None = None,
+        copies: int | None = None,
     ) -> Answer:
         """Run a command that is quick and does not read the console; it is sent again until it has answered.
 
@@ -138,10 +152,11 @@ class Shell:
         :param deadline: on the event loop's clock.
         :param check: a status other than 0 is an :class:`~dispatcher.errors.InstallError`.
         :param doing: what the command is for, as it would follow "cannot"; for messages, as is ``hint``.
+        :param copies: how many may be refused as damaged before the status is :data:`NOT_WHOLE`; None: any number.
         :raises ConsoleTimeout: no answer before the deadline.
         :raises DeviceRebooted: there is a login prompt in the loop's place.
         """
-        answer = await self._until(deadline, self._doubled(command), doing or f"run {command[:60]!r}")
+        answer = await self._until(deadline, self._doubled(command), doing or f"run {command[:60]!r}", copies)
         if check and answer.status != 0:
             why = answer.value or f"the command ended with status {answer.status}"
             raise InstallError(f"cannot {doing or f'run {command[:200]!r}'}: {why}", where=self.console.name, hint=hint)
@@ -213,6 +228,24 @@ class Shell:
                 if silences == _SILENCES:
                     return
 
+    async def _is_whole(self, code: str) -> bool:
+        """Whether the loop says that it is what was typed. One that was damaged may answer once and never again."""
+        line = self._doubled("R=$1")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CHECK_LIMIT + self.console.seconds_to_type(4 * len(line))):
+                return (await self._ask(line)).value == code
+        return False
+
+    async def _abandon(self) -> None:
+        """End a loop that is not what was typed, if it is there."""
+        await self.leave()
+        self.console.forget()
+        await self.console.send(_ANY_LINE)
+        with contextlib.suppress(ConsoleTimeout):
+            report = await self._report(asyncio.get_running_loop().time() + FIRST_PATIENCE)
+            if report.status == "?":  # no shell at a prompt, which this would end
+                await self.console.send(_END_OF_FILE)
+
     async def stop(self, *, deadline: float) -> None:
         """End the test that runs by ^C, typed until the loop answers; then commands can be run again.
 
@@ -260,10 +293,10 @@ class Shell:
         self._number += 1
         return f"#{self._number} {body}\n".encode("ascii")
 
-    async def _until(self, deadline: float, line: bytes, doing: str) -> Answer:
+    async def _until(self, deadline: float, line: bytes, doing: str, copies: int | None = None) -> Answer:
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._ask(line)
+                return await self._ask(line, copies)
         except TimeoutError:
             raise ConsoleTimeout(
                 f"the device's shell stopped answering; it was to {doing}",
@@ -271,9 +304,9 @@ class Shell:
                 hint=_last_line(self.console),
             ) from None
 
-    async def _ask(self, line: bytes) -> Answer:
+    async def _ask(self, line: bytes, copies: int | None = None) -> Answer:
         patience = _patience(line)
-        unanswered = 0
+        unanswered = refused = 0
         while True:
             await self.console.send(line)
             until = asyncio.get_running_loop().time() + patience
@@ -289,6 +322,9 @@ class Shell:
                 continue
             if answer is not None:
                 return answer
+            refused += 1
+            if refused == copies:
+                return Answer(NOT_WHOLE, "")
 
     def _check_for_a_login(self) -> None:
         """:raises DeviceRebooted: the console shows a login prompt."""
@@ -429,9 +465,8 @@ async def _try_to_start(console: Console, shell_command: str) -> Shell | None:
                 await console.interrupt()
             await console.send(b"\n" + RELEASE if last else _ANY_LINE)
             continue
-        answer = await shell._ask(shell._doubled("R=$1"))
-        if answer.value == code:
+        if await shell._is_whole(code):
             return shell
-        await shell.leave()
+        await shell._abandon()
         break
     return None

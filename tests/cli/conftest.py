@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -18,7 +19,8 @@ import yaml
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 LOCAL = FIXTURES / "devices" / "local.yaml"
-PATIENCE = 60
+PATIENCE = 240
+"""Seconds after which a command that hangs is ended."""
 
 
 def job_text(actions: dict[str, list[str]], *, counts: dict[str, int] | None = None, **top: Any) -> str:
@@ -45,7 +47,7 @@ def job_text(actions: dict[str, list[str]], *, counts: dict[str, int] | None = N
     ]
     job = {
         "job_name": "t",
-        "timeouts": {"job": {"minutes": 2}, "action": {"minutes": 1}},
+        "timeouts": {"job": {"minutes": 4}, "action": {"minutes": 3}},
         "protocols": {"lava-multinode": {"roles": roles}},
         "actions": tests,
     }
@@ -107,6 +109,13 @@ class Running:
 
 
 Service = Callable[..., Running]
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, what
 
 
 def marked(mark: str) -> list[str]:

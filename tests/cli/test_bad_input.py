@@ -93,7 +93,9 @@ BROKEN_CONSOLES = {
 @pytest.mark.parametrize("name", BROKEN_CONSOLES)
 def test_a_console_that_is_no_use(name: str, multinode: Multinode, write: Write) -> None:
     devices, expected = BROKEN_CONSOLES[name]
-    job = GOOD.replace("action:\n    minutes: 1", "action:\n    seconds: 4")
+    # The other member's time must not be over first.
+    boot = "- boot: {role: server, method: minimal, timeout: {seconds: 4}}"
+    job = GOOD.replace("actions:\n", f"actions:\n{boot}\n")
     ran = multinode("run", write("job.yaml", job), "--devices", write("devices.yaml", devices))
     assert ran.status == 3, ran.out + ran.err
     assert f"multinode: {expected}" in ran.err
@@ -152,12 +154,16 @@ def test_members_that_wait_for_each_other_are_told_and_fail_after_the_grace(mult
     assert "2 (b) waits in lava-wait y: nobody has sent y yet" in reason
 
 
-def test_a_call_that_times_out_says_how_far_it_got(multinode: Multinode, write: Write) -> None:
-    job = job_text({"a": ["lava-sync s"], "b": ["lava-sync s"], "c": ["sleep 2; lava-sync s"]})
+def test_a_call_that_times_out_says_how_far_it_got(multinode: Multinode, write: Write, tmp_path: Path) -> None:
+    calls = {role: [f"lava-sync s || {{ : >{tmp_path}/{role}-ended; false; }}"] for role in "ab"}
+    both = f"[ -e {tmp_path}/a-ended ] && [ -e {tmp_path}/b-ended ]"
+    job = job_text({**calls, "c": [f"until {both}; do sleep 0.1; done"]})
     job = job.replace("    roles:\n", "    timeout: {seconds: 1}\n    roles:\n")
     ran = multinode("run", write("job.yaml", job), "--devices", LOCAL)
     assert ran.status == 1
-    assert "timed out after 1 s; have 2 of 3, missing 3 (c)" in ran.reason(1, "0_a", "multinode-sync-s")
+    reasons = [ran.reason(1, "0_a", "multinode-sync-s"), ran.reason(2, "0_b", "multinode-sync-s")]
+    # Whoever called last has seen both.
+    assert any("timed out after 1 s; have 2 of 3, missing 3 (c)" in reason for reason in reasons), reasons
 
 
 def test_a_console_that_is_lost_in_a_test_fails_the_others_waits(multinode: Multinode, write: Write) -> None:
@@ -172,7 +178,7 @@ def test_a_console_that_is_lost_in_a_test_fails_the_others_waits(multinode: Mult
 
 def test_a_test_action_that_takes_too_long(multinode: Multinode, write: Write) -> None:
     job = yaml.safe_load(job_text({"a": ["sleep 1000"], "b": ["true"]}))
-    job["actions"][0]["test"]["timeout"] = {"seconds": 4}
+    job["actions"][0]["test"]["timeout"] = {"seconds": 10}
     ran = multinode("run", write("job.yaml", yaml.safe_dump(job)), "--devices", LOCAL)
     assert ran.status == 1, ran.err
     assert "local-1: the test action timed out" in ran.err

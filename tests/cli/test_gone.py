@@ -13,7 +13,7 @@ import pytest
 import yaml
 from port_harness import lasting_port
 
-from .conftest import Multinode, Running, Service, Write, job_text, marked
+from .conftest import Multinode, Running, Service, Write, job_text, marked, until
 
 pytestmark = pytest.mark.slow
 
@@ -52,8 +52,8 @@ def test_who_waits_for_a_member_that_was_killed_is_told_who_it_was(
     assert status == 1, out + err
     gone = "nobody has sent ready yet, and every other member has left: 12 (client): its dispatcher has gone"
     assert gone in "".join(reasons(tmp_path / "11"))
-    while len(marked(mark)) > 1:  # beside the coordinator, what learns from the kernel that its terminal has gone
-        pass
+    # Beside the coordinator, what learns from the kernel that its terminal has gone.
+    until(lambda: len(marked(mark)) == 1, "the killed member's shell is still there")
     log = running.end(signal.SIGTERM)[2]
     assert "absent: the dispatcher of 12 (client) has closed its connection, and is given up in 0.2 s" in log
     assert "left: 12 (client) has left: its dispatcher has gone" in log

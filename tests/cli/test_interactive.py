@@ -35,7 +35,7 @@ done
 BOOT = {"boot": {"role": "board", "method": "bootloader", "prompts": ["=> "]}}
 
 
-def job(script: list[dict[str, Any]], steps: list[str], *, seconds: int = 30, **more: Any) -> str:
+def job(script: list[dict[str, Any]], steps: list[str], *, seconds: int = 180, **more: Any) -> str:
     """A board on which a script runs, and a server with steps."""
     document = yaml.safe_load(job_text({"board": [], "server": steps}))
     interactive = {"name": "loader", "prompts": ["=> "], "echo": "discard", "script": script, **more}
@@ -186,7 +186,7 @@ def test_every_boot_before_a_test_resets_the_device(multinode: Multinode, write:
 
 def test_an_answer_that_does_not_come(multinode: Multinode, write: Write, devices: Path) -> None:
     script = [{"command": "boot", "name": "boot", "successes": [{"message": "login:"}]}]
-    ran = multinode("run", write("job.yaml", job(script, ["true"], seconds=1)), "--devices", devices)
+    ran = multinode("run", write("job.yaml", job(script, ["true"], seconds=5)), "--devices", devices)
     assert ran.status == 1
     assert ran.reason(1, "0_loader", "boot") == "it was not answered"
     assert ran.reason(1, "lava", "0_loader") == "the test action timed out; it waited for '=> ', 'login:'"

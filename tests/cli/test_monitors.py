@@ -22,7 +22,7 @@ def monitor(name: str, start: str, end: str) -> dict[str, object]:
     return {"name": name, "start": start, "end": end, "pattern": PATTERN, "fixupdict": FIXUP}
 
 
-def job(*before: dict[str, object], seconds: int = 60) -> str:
+def job(*before: dict[str, object], seconds: int = 180) -> str:
     """A board that is watched by two monitors, in a group with another member."""
     document = yaml.safe_load(job_text({"board": [], "other": ["lava-test-case met --shell lava-wait go"]}))
     document["actions"][0]["test"] = {
@@ -70,7 +70,7 @@ def test_monitors_need_no_shell_and_give_results(multinode: Multinode, write: Wr
 
 
 def test_an_end_that_does_not_come(multinode: Multinode, write: Write) -> None:
-    text = job(seconds=1).replace("lava-wait go", "true")
+    text = job(seconds=5).replace("lava-wait go", "true")
     ran = multinode(
         "run", write("job.yaml", text), "--devices", write("d.yaml", devices(SELF_TEST.replace("Done", "No")))
     )

@@ -16,18 +16,18 @@ Write = Callable[[str, str], Path]
 
 SECONDARY = """\
 job_name: guests behind a host
-timeouts: {job: {minutes: 2}, action: {minutes: 1}}
+timeouts: {job: {minutes: 4}, action: {minutes: 3}}
 protocols:
   lava-multinode:
     roles:
-      host: {device_type: board, count: 1, timeout: {minutes: 1}}
+      host: {device_type: board, count: 1, timeout: {minutes: 3}}
       guest:
         connection: ssh
         host_role: host
         request: lava-start
         expect_role: host
         count: 2
-        timeout: {minutes: 1}
+        timeout: {minutes: 3}
 actions:
 - deploy:
     role: [guest]
@@ -39,7 +39,7 @@ actions:
         request: lava-wait
         messageID: ipv4
         message: {ipaddr: $ipaddr}
-        timeout: {minutes: 1}
+        timeout: {minutes: 3}
 - boot:
     role: [guest]
     method: ssh
@@ -128,7 +128,7 @@ def test_requests_of_a_boot_and_of_a_repeated_test_are_made_by_the_members_of_it
 ) -> None:
     job = """\
 job_name: t
-timeouts: {job: {minutes: 1}}
+timeouts: {job: {minutes: 3}}
 protocols: {lava-multinode: {roles: {a: {device_type: board, count: 1}, b: {device_type: board, count: 1}}}}
 actions:
 - boot:

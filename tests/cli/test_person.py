@@ -75,7 +75,7 @@ def test_the_files_of_earlier_tests_are_named_behind_an_interactive_one(
     document = yaml.safe_load(job_text({"a": ["true"]}))
     script = [{"command": "nothing", "successes": [{"message": "never said"}]}]
     interactive = [{"name": "x", "prompts": ["[#$] $"], "script": script}]
-    document["actions"].append({"test": {"role": "a", "timeout": {"seconds": 60}, "interactive": interactive}})
+    document["actions"].append({"test": {"role": "a", "timeout": {"seconds": 180}, "interactive": interactive}})
     job = write("job.yaml", yaml.safe_dump(document, sort_keys=False))
     shell = write("d.yaml", "devices: {local: {device_type: board, console: {command: sh -i}, prompts: ['[#$] $']}}")
     arguments = ["run", job, "--devices", shell, "--output", tmp_path / "o", "--keep"]

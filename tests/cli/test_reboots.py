@@ -22,7 +22,7 @@ REBOOT = "lava-reboot kill -USR1 $BOARD"
 
 @pytest.fixture
 def run(multinode: Multinode, write: Callable[[str, str], Path], tmp_path: Path) -> Callable[..., Ran]:
-    def run(actions: dict[str, list[str]], *, volatile: bool = False, boot: float = 30, **top: Any) -> Ran:
+    def run(actions: dict[str, list[str]], *, volatile: bool = False, boot: int = 60, **top: Any) -> Ran:
         files = tmp_path / "files"
         command = f"{sys.executable} {PROGRAM} {files if volatile else ''}"
         boots = [{"boot": {"role": "board", "timeout": {"seconds": boot}, "prompts": ["board# $"]}}]
@@ -91,7 +91,7 @@ def test_the_rest_of_a_test_runs_after_the_reboot(run: Callable[..., Ran], volat
     told = events(ran, "rebooting", "rebooted")
     assert [event["event"] for event in told] == ["rebooting", "rebooted"] * 2
     assert [event["step"] for event in told[::2]] == [6, 10]
-    assert "rebooting, as step 6 of 0_board says; it may take 30 s" in ran.out
+    assert "rebooting, as step 6 of 0_board says; it may take 60 s" in ran.out
     assert "; the test goes on" in ran.out
 
 
@@ -135,9 +135,9 @@ def test_a_board_that_does_not_come_back_fails_and_so_do_waits_for_it(run: Calla
         "board": ["lava-sync begin", "lava-reboot kill -USR2 $BOARD"],
         "other": ["lava-sync begin", "lava-wait up"],
     }
-    ran = run(actions, boot=4)
+    ran = run(actions, boot=12)
     assert ran.status == 3, ran.out + ran.err
-    why = "the device has not come back from the reboot in step 2 of 0_board within 4 s: no prompt came; waited for "
+    why = "the device has not come back from the reboot in step 2 of 0_board within 12 s: no prompt came; waited for "
     assert ran.reason(1, "0_board", "multinode-reboot").startswith(why)
     assert ran.reason(1, "lava", "0_board").startswith(why)
     assert why in ran.reason(2, "0_other", "multinode-wait-up")

@@ -34,7 +34,7 @@ from .conftest import LOCAL, Multinode, job_text
 
 pytestmark = pytest.mark.slow
 
-PATIENCE = 60
+PATIENCE = 240
 SERVER, CLIENT = MEMBERS = (Member("1", "server"), Member("2", "client"))
 
 

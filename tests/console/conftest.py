@@ -69,3 +69,4 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shell, "FIRST_PATIENCE", 0.05)
     monkeypatch.setattr(shell, "LAST_PATIENCE", 0.2)
     monkeypatch.setattr(shell, "SLOWEST_LINE", 100_000)
+    monkeypatch.setattr(shell, "CHECK_LIMIT", 2.0)

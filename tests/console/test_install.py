@@ -238,6 +238,16 @@ def test_files_arrive_whole_over_a_bad_line(damage: str, tools: str, poor: str, 
     }
 
 
+@pytest.mark.usefixtures("impatient")
+def test_a_file_of_which_every_copy_was_damaged_arrives(tmp_path: Path) -> None:
+    """On a line that flips one bit in 20,000 bytes no copy of a long file is whole."""
+    content = b"first of " + b"x" * 1000
+    hits = Hits(*[(PIECE, DAMAGE["a changed byte"])] * (2 * TRIES))
+    put(tmp_path / "d", {"file": Entry(content)}, BadLine("sh", typed=hits))
+    assert not hits.left
+    assert (tmp_path / "d/file").read_bytes() == content
+
+
 def test_a_line_that_always_damages_is_told(tmp_path: Path) -> None:
     noise = changed(b"content", b"c0ntent")
     message = refused(tmp_path, {"good": Entry(b"good"), "bad": Entry(b"content")}, BadLine("sh", typed=noise))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from console_harness import (
+    PATIENCE,
     BadLine,
     Hits,
     Noise,
@@ -23,6 +24,7 @@ from console_harness import (
     without,
 )
 
+from dispatcher.console import shell as shell_module
 from dispatcher.console.shell import Shell, start
 
 pytestmark = pytest.mark.slow
@@ -159,6 +161,9 @@ DAMAGE_START = {
     "a byte that changes what the loop does": changed(b">>", b" >"),
     "a condition": changed(b"[ ", b"! "),
     "a byte of its answer": changed(b'printf "', b'printf ".'),
+    "a byte at which it ends": changed(b"IFS= read", b"IF\xd3= read"),
+    "a byte of each answer but the first": changed(b"_s=$?;;esac;}", b"_s=$?{;;esac;}"),
+    "a byte of what runs commands": changed(b'*)eval "$_h"', b'*)evam "$_h"'),
     "its middle": lambda line: line[:200] + line[300:],
     "the line feed": without(b"\n"),
 }
@@ -293,8 +298,9 @@ def test_leaving_over_a_bad_line_leaves(way: str, damage: Noise) -> None:
     run(test())
 
 
-@pytest.mark.usefixtures("impatient")
-def test_leaving_is_tried_as_long_as_the_loop_says_that_it_is_there() -> None:
+def test_leaving_is_tried_as_long_as_the_loop_says_that_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell_module, "FIRST_PATIENCE", PATIENCE)
+
     async def test() -> None:
         noise = Hits()
         async with opened(BadLine("sh", typed=noise)) as console:

@@ -78,8 +78,9 @@ class Forming:
 
     def lost(self) -> str | None:
         """Why the group cannot become complete, None while it can."""
-        gone = "; ".join(f"{self.members[member]}: {why}" for member, why in self.left.items())
-        return f"the group cannot be complete, for a member has left: {gone}" if gone else None
+        # Who left after the first may have left for that.
+        gone, why = next(iter(self.left.items()), (None, ""))
+        return f"the group cannot be complete, for a member has left: {self.members[gone]}: {why}" if gone else None
 
 
 def minted(request: str) -> bool:

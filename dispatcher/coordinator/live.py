@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from dispatcher.coordinator.journal import Journal
 from dispatcher.errors import CallRefused, GroupError
-from dispatcher.group.events import Event, Joined, Left, Member, Sent, Synced, WaitFailed
+from dispatcher.group.events import REASON_LIMIT, Event, Joined, Left, Member, Sent, Synced, WaitFailed
 from dispatcher.group.needs import Kind, Need, Outcome, describe
 from dispatcher.group.presence import Presence
 from dispatcher.group.rendezvous import Rendezvous
@@ -205,6 +205,7 @@ class LiveGroup:
 
     def leave(self, request: str, member: str, reason: str) -> None:
         """Leave. Waits that only this member could have satisfied fail at once."""
+        reason = reason[:REASON_LIMIT]
         if not self._record(Left(request, member, reason)):
             return
         self._observe(Notice("left", f"{self._named(member)} has left: {reason}", (member,)))
@@ -220,8 +221,9 @@ class LiveGroup:
         if not self.complete:
             if not self._state.left:
                 return
-            gone = "; ".join(f"{self._named(gone)}: {why}" for gone, why in self._state.left.items())
-            refusal = CallRefused(f"the group cannot be complete, for a member has left: {gone}")
+            # Who left after the first may have left for that.
+            gone, why = next(iter(self._state.left.items()))
+            refusal = CallRefused(f"the group cannot be complete, for a member has left: {self._named(gone)}: {why}")
         for answer in self._joining.values():
             if not answer.done():
                 answer.set_result(refusal)

@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn, assert_never
 
 from dispatcher.errors import WireError
 from dispatcher.framing.grammar import ID_LIMIT, MESSAGE_LIMIT, is_printable
-from dispatcher.group.events import Member
+from dispatcher.group.events import REASON_LIMIT, Member
 from dispatcher.group.needs import Kind
 
 HEADER_SIZE: Final = 8
@@ -30,7 +30,6 @@ GROUP_LIMIT: Final = 1024
 """Members of a group."""
 
 HOLD_LIMIT: Final = 3600.0
-REASON_LIMIT: Final = 1000
 VERSION: Final = 1
 
 

@@ -9,6 +9,7 @@ and changes nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,10 @@ class WaitFailed:
     request: str
     member: str
     reason: str
+
+
+REASON_LIMIT: Final = 1000
+"""Characters of a reason that are kept. One can hold others', which would double them with each member."""
 
 
 @dataclass(frozen=True, slots=True)

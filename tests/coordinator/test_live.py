@@ -12,7 +12,7 @@ from dispatcher.coordinator.client import EmbeddedClient
 from dispatcher.coordinator.journal.memory import MemoryJournal
 from dispatcher.coordinator.live import LiveGroup, Notice
 from dispatcher.errors import CallRefused
-from dispatcher.group.events import Left, Member, WaitFailed
+from dispatcher.group.events import REASON_LIMIT, Left, Member, WaitFailed
 from dispatcher.group.needs import Kind, Need
 
 MEMBERS = (Member("1", "server"), Member("2", "client"), Member("3", "client"))
@@ -107,8 +107,10 @@ def test_a_member_that_leaves_before_the_group_is_complete_frees_those_who_joine
         await lab.leave("3", "board7: no prompt came")
         with pytest.raises(CallRefused, match=r"cannot be complete.*3 \(client\): board7: no prompt came"):
             await joining
-        with pytest.raises(CallRefused, match="cannot be complete"):
+        await lab.leave("1", "the group cannot be complete, for a member has left: " * 1000)
+        with pytest.raises(CallRefused, match=r"left: 3 \(client\): board7: no prompt came$"):
             await lab.clients["2"].join("j2")
+        assert all(len(notice.text) < REASON_LIMIT + 30 for notice in lab.notices)
 
     asyncio.run(run())
 

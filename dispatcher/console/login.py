@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from dispatcher.console import leftover
 from dispatcher.console.connection import INTERRUPT, Console
 from dispatcher.console.leftover import Leftover
-from dispatcher.console.shell import RELEASE
+from dispatcher.console.shell import ANY_LINE, NOT_WHOLE_SAID, RELEASE
 from dispatcher.errors import ConsoleClosed, ConsoleError, ConsoleTimeout
 from dispatcher.framing.grammar import KERNEL_STAMP
 from dispatcher.framing.reliable import Seed
@@ -231,7 +231,7 @@ class _Login:
 
     def _leftover_acts(self) -> list[tuple[re.Pattern[bytes], _Act | None]]:
         # A boot loader would stop at what is typed.
-        return [] if self._booting else [(leftover.FRAME, self._left_behind)]
+        return [] if self._booting else [(leftover.FRAME, self._left_behind), (NOT_WHOLE_SAID, self._loop_left_behind)]
 
     def _until(self) -> float:
         if self._at_prompt or self._is_to_be_asked or self._is_up():
@@ -317,6 +317,10 @@ class _Login:
         self._leftovers += 1
         await self._type(INTERRUPT)
 
+    async def _loop_left_behind(self) -> None:
+        """A loop of an earlier run has answered."""
+        await self._type(RELEASE + b"\n")
+
     async def _more_follows(self) -> bool:
         try:
             await self._console.expect([_MORE], asyncio.get_running_loop().time() + SETTLE)
@@ -339,8 +343,9 @@ class _Login:
         if self._nudges == 1 or self._believe:
             await self._type(b"\n")
         elif self._nudges < _HARD_NUDGE:
-            # A loop that an earlier run has left behind reads no empty lines.
-            await self._type(RELEASE + b"\n")
+            # A loop that an earlier run has left behind reads no empty lines. As short as can be: the device may be
+            # booting, and QEMU's PL011 hears nothing more where 48 bytes wait for the kernel's driver.
+            await self._type(ANY_LINE)
         else:
             # And it may be in the middle of a test.
             await self._console.interrupt()
@@ -391,7 +396,9 @@ class _Login:
 
 def _is_echo(text: bytes) -> bool:
     """Whether a terminal has said no more than what was typed at it, as one does whose program does not read yet."""
-    return not text.replace(RELEASE.strip(), b"").replace(b"^C", b"").strip()
+    for typed in (RELEASE.strip(), ANY_LINE.strip(), b"^C"):
+        text = text.replace(typed, b"")
+    return not text.strip()
 
 
 def _pattern(expression: str) -> re.Pattern[bytes]:

@@ -91,8 +91,10 @@ _LOOP = (
 # The first bytes typed at a console are often lost, the # too: no shell but the loop's may end itself for that.
 _LEAVE = 'case $_k in mn*)_a 0;stty "$_t" 2>/dev/null;exit;;esac'
 _END_OF_FILE: Final = b"\x04"
-_ANY_LINE: Final = b"#0 ?\n"
-"""A line that is not whole; the loop says so."""
+ANY_LINE: Final = b"#0 ?\n"
+"""A line that is not whole; any such loop says so, and then shows :data:`NOT_WHOLE_SAID`. A comment at a prompt."""
+
+NOT_WHOLE_SAID: Final = re.compile(rb"\bmn[0-9a-f]{8} [0-9]+ \? ")
 
 RELEASE: Final = f"#0- {_LEAVE} #0- {_LEAVE}\n".encode("ascii")
 """A line that ends any such loop, one that an earlier run has left behind too; a comment at a prompt."""
@@ -199,7 +201,7 @@ class Shell:
             if ask:
                 test.refused = False
                 # In the middle of a test any line will do: the loop speaks of it once it reads again.
-                await self.console.send(_ANY_LINE if test.gap and test.begun else line)
+                await self.console.send(ANY_LINE if test.gap and test.begun else line)
             news = asyncio.ensure_future(test.news.wait())
             quiet = None if test.begun and not test.missed and not test.gap else patience
             try:
@@ -240,7 +242,7 @@ class Shell:
         """End a loop that is not what was typed, if it is there."""
         await self.leave()
         self.console.forget()
-        await self.console.send(_ANY_LINE)
+        await self.console.send(ANY_LINE)
         with contextlib.suppress(ConsoleTimeout):
             report = await self._report(asyncio.get_running_loop().time() + FIRST_PATIENCE)
             if report.status == "?":  # no shell at a prompt, which this would end
@@ -272,7 +274,7 @@ class Shell:
         await self.console.send(INTERRUPT)
         while not await test.over(pause):
             # The end may have been told, and lost: any line makes the loop speak.
-            await self.console.send(b"\n" + _ANY_LINE)
+            await self.console.send(b"\n" + ANY_LINE)
             if await test.over(pause):
                 return
             for _ in range(_BURST):
@@ -463,7 +465,7 @@ async def _try_to_start(console: Console, shell_command: str) -> Shell | None:
         except ConsoleTimeout:
             if last:
                 await console.interrupt()
-            await console.send(b"\n" + RELEASE if last else _ANY_LINE)
+            await console.send(b"\n" + RELEASE if last else ANY_LINE)
             continue
         if await shell._is_whole(code):
             return shell

@@ -223,7 +223,8 @@ def _why_to_end(ended: Sequence[MemberRun], limit: float) -> str | None:
 def _outcome(runs: Sequence[MemberRun], members: Sequence[Member], record: Record) -> Outcome:
     cases = [case for run in runs for case in run.results.cases]
     failures = [failure for failure in (*(run.failure for run in runs), record.failure) if failure is not None]
-    errors = [record.hide(str(failure)) for failure in failures]
+    # All that wait for one member fail with the same words.
+    errors = list(dict.fromkeys(record.hide(str(failure)) for failure in failures))
     if any(failure.exit_status == BROKEN for failure in failures):
         status = BROKEN
     elif errors or any(case.result in {"fail", "unknown"} for case in cases):

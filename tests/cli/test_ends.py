@@ -31,6 +31,19 @@ def test_a_failed_case_of_an_essential_member_ends_nobody(multinode: Multinode, 
     assert ran.result(2, "lava", "0_b") == "pass"
 
 
+def test_a_member_without_a_console_is_told_once_and_so_is_what_that_does_to_the_others(
+    multinode: Multinode, write: Write
+) -> None:
+    devices = "devices:\n  local: {device_type: board, count: 3, console: {command: sh}}\n"
+    devices += "  absent: {device_type: gone, console: {command: 'false'}}\n"
+    job = job_text({name: ["lava-sync end"] for name in "abcd"})
+    job = "gone".join(job.rsplit("board", 1)) if job.count("board") == 4 else job
+    ran = multinode("run", write("job.yaml", job), "--devices", write("devices.yaml", devices))
+    assert ran.status == 3
+    told = [line for line in ran.err.splitlines() if line.startswith("multinode: ")]
+    assert len(told) == 2
+
+
 def test_a_job_that_takes_too_long(multinode: Multinode, write: Write) -> None:
     job = job_text({"a": ["sleep 1000"]}, timeouts={"job": {"seconds": 2}})
     ran = multinode("run", write("job.yaml", job), "--devices", LOCAL)

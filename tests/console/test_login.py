@@ -13,7 +13,7 @@ from console_harness import BadLine, Hits, Noise, PairTransport, changed, lost, 
 from dispatcher.console import login as login_module
 from dispatcher.console.connection import INTERRUPT, INTERRUPT_QUIET
 from dispatcher.console.login import Credentials, login
-from dispatcher.console.shell import RELEASE, start
+from dispatcher.console.shell import ANY_LINE, RELEASE, start
 from dispatcher.errors import ConsoleClosed, ConsoleError, ConsoleTimeout
 
 ROOT = Credentials("login:", "root", "Password:", "secret")
@@ -379,10 +379,12 @@ def test_a_silent_device_is_nudged_less_and_less_often() -> None:
         await board.typed(b"\n")
         times.append(now() - began)
         for nudge in range(6):
-            if nudge >= 2:
+            if nudge < 2:
+                await board.typed(ANY_LINE)
+            else:
                 await board.typed(2 * INTERRUPT + b"\n")
-            await board.typed(RELEASE)
-            await board.typed(b"\n")
+                await board.typed(RELEASE)
+                await board.typed(b"\n")
             times.append(now() - began)
         await board.say(b"# ")
         await board.shell()
@@ -390,6 +392,19 @@ def test_a_silent_device_is_nudged_less_and_less_often() -> None:
     play(device)
     calm = [3, 9, 21, 45, 93, 153, 213]
     assert times == pytest.approx([at + max(0, n - 2) * 2 * INTERRUPT_QUIET for n, at in enumerate(calm)])
+
+
+def test_a_loop_that_an_earlier_run_has_left_behind_is_ended_once_it_has_answered() -> None:
+    async def device(board: Board) -> None:
+        await board.typed(b"\n")
+        await board.typed(ANY_LINE)
+        await board.say(b"\r\nmn0123abcd 52 ?  mn0123abcd 52 ? .\r\n")
+        await board.typed(RELEASE)
+        await board.typed(b"\n")
+        await board.say(b"\r\nmn0123abcd 52 0  mn0123abcd 52 0 .\r\n# ")
+        await board.shell()
+
+    assert play(device) == pytest.approx(9)
 
 
 def test_what_looks_like_a_prompt_in_a_boot_log_stops_no_login() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dispatcher.coordinator.journal import GroupRecord, Journal
-from dispatcher.coordinator.live import GRACE, LiveGroup, Notice
+from dispatcher.coordinator.live import GRACE, LiveGroup, Notice, incomplete
 from dispatcher.coordinator.watch import ABSENCE, GONE, Watch
 from dispatcher.errors import CallRefused, GroupError
 from dispatcher.group.events import Member
@@ -78,8 +78,7 @@ class Forming:
 
     def lost(self) -> str | None:
         """Why the group cannot become complete, None while it can."""
-        gone = "; ".join(f"{self.members[member]}: {why}" for member, why in self.left.items())
-        return f"the group cannot be complete, for a member has left: {gone}" if gone else None
+        return incomplete([(str(self.members[member]), why) for member, why in self.left.items()])
 
 
 def minted(request: str) -> bool:

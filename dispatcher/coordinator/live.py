@@ -30,6 +30,17 @@ ACT_COST = 200
 GRACE = 30.0
 """Seconds between telling that members are stuck and failing their waits: a background job may still send."""
 
+_INCOMPLETE = "the group cannot be complete, for a member has left: "
+
+
+def incomplete(left: Sequence[tuple[str, str]]) -> str | None:
+    """Why a group of which these have left, each for a reason, cannot be complete; None if nobody has.
+
+    Who has left because another had is not named: each of them would repeat all before it, and the text double.
+    """
+    told = [each for each in left if _INCOMPLETE not in each[1]] or left[:1]
+    return _INCOMPLETE + "; ".join(f"{member}: {why}" for member, why in told) if told else None
+
 
 @dataclass(frozen=True, slots=True)
 class Notice:
@@ -218,10 +229,10 @@ class LiveGroup:
         """Answer those who joined, as soon as there is an answer."""
         refusal = None
         if not self.complete:
-            if not self._state.left:
+            lost = incomplete([(self._named(gone), why) for gone, why in self._state.left.items()])
+            if lost is None:
                 return
-            gone = "; ".join(f"{self._named(gone)}: {why}" for gone, why in self._state.left.items())
-            refusal = CallRefused(f"the group cannot be complete, for a member has left: {gone}")
+            refusal = CallRefused(lost)
         for answer in self._joining.values():
             if not answer.done():
                 answer.set_result(refusal)

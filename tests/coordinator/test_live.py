@@ -107,8 +107,10 @@ def test_a_member_that_leaves_before_the_group_is_complete_frees_those_who_joine
         await lab.leave("3", "board7: no prompt came")
         with pytest.raises(CallRefused, match=r"cannot be complete.*3 \(client\): board7: no prompt came"):
             await joining
-        with pytest.raises(CallRefused, match="cannot be complete"):
+        await lab.leave("1", "the group cannot be complete, for a member has left: 3 (client): board7: no prompt came")
+        with pytest.raises(CallRefused) as caught:
             await lab.clients["2"].join("j2")
+        assert str(caught.value).count("cannot be complete") == str(caught.value).count("has left") == 1
 
     asyncio.run(run())
 

@@ -16,6 +16,7 @@ SEARCH: Final = "hwgrep://"
 """The search for a port by its description: pyserial opens the path that it finds as any other."""
 
 _OF_HOSTS: Final = {"socket", "rfc2217"}
+_PORT: Final = re.compile(r"(?:(?:socket|rfc2217|tcp|telnet):/*)?(?P<server>[^/:]+:[0-9]+)", re.IGNORECASE)
 
 
 def check(url: str, device: str) -> None:
@@ -33,6 +34,14 @@ def check(url: str, device: str) -> None:
         _check_search(url, device)
     elif scheme in _OF_HOSTS and "{" not in url:
         _check_host(url, scheme, device)
+
+
+def check_path(path: str, device: str) -> None:
+    """Refuse a server's port that stands where a path is looked for. :raises UserError: it is ``HOST:PORT``."""
+    if found := _PORT.fullmatch(path):
+        what = f"console serial {quoted(path)} is neither a path nor a URL"
+        server = found["server"]
+        raise UserError(what, where=device, hint=f"write a server's port like socket://{server} or rfc2217://{server}")
 
 
 def _is_known(scheme: str) -> bool:

@@ -320,9 +320,14 @@ class Console:
         """The end of what has come; empty where nothing has."""
         return self._recent
 
-    def last_line(self) -> str:
-        """The last line that the device printed that is not blank, for messages; empty if there was none."""
+    def last_line(self, but: re.Pattern[bytes] | None = None) -> str:
+        """The last line that the device printed that is not blank, for messages; empty if there was none.
+
+        :param but: lines that are not what the device has said.
+        """
         lines = [line for line in plain_text(self._recent).splitlines() if line.strip()]
+        if but is not None:
+            lines = [line for line in lines if not but.fullmatch(line)]
         text = lines[-1].decode("utf-8", "replace") if lines else ""
         return "".join(character if character.isprintable() else "." for character in text)[-_LAST_LINE:].strip()
 

@@ -57,6 +57,9 @@ _STATUS_PROBES = 2
 _HARD_NUDGE = 4
 _SOON, _MOMENTS = 0.01, 6
 _REFUSED = re.compile(rb"[Ll]ogin incorrect")
+_QUESTION = re.compile(rb"\s*echo rea''dy-[0-9]+(?:-\$\?)?\.\s*")
+"""The echo of what asks for a shell, which its own terminal shows of a program that reads nothing."""
+
 _MORE = re.compile(rb"(?=\S)")
 _ANYTHING = re.compile(rb".+", re.DOTALL)
 _ASKS_PASSWORD = re.compile(rb"[Pp]ass(?:word|phrase)[^\n]*: ?\Z")
@@ -123,7 +126,7 @@ async def login(
                 timer = loop.call_later(silence, listen, limit)
             await attempt.run()
     except ConsoleClosed as error:
-        if error.hint is None and (said := console.last_line()):
+        if error.hint is None and (said := console.last_line(but=_QUESTION)):
             error.hint = f"the console said last: {said!r}"
         raise
     except TimeoutError:

@@ -66,6 +66,8 @@ class SerialTransport(Transport):
         self._exclusive = self._flag("exclusive")
         if "://" in self._url:
             address.check(self._url, device)
+        else:
+            address.check_path(self._url, device)
         self._is_url = "://" in self._url and not self._url.lower().startswith(address.SEARCH)
         for name, value in (("hupcl", self._hupcl), ("exclusive", self._exclusive)):
             if self._is_url and value is not None:

@@ -608,6 +608,17 @@ def test_a_console_that_ends_is_not_a_timeout() -> None:
         play(device, credentials=ROOT)
 
 
+def test_the_echo_of_our_question_is_not_what_a_program_said_last() -> None:
+    async def device(board: Board) -> None:
+        await board.say(b"ssh: no route to host\r\n")
+        await board.typed(b"echo rea''dy-1.\n")
+        await board.say(b"echo rea''dy-1.\r\n")
+        board.far.close()
+
+    with pytest.raises(ConsoleClosed, match=r"the console said last: 'ssh: no route to host'"):
+        play(device, prompts=())
+
+
 # --- real parts ------------------------------------------------------------------------------------------------
 
 

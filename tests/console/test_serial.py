@@ -121,6 +121,12 @@ def pattern(text: bytes) -> list[re.Pattern[bytes]]:
         ),
         ({"serial": "rfc2217://h:99999"}, "board: console serial 'rfc2217://h:99999' does not name a host and a port"),
         ({"serial": "rfc2217://u:pw@h:1"}, "board: console serial: rfc2217:// takes no user and no password\n"),
+        (
+            {"serial": "labhost:7001"},
+            "board: console serial 'labhost:7001' is neither a path nor a URL\n"
+            "  write a server's port like socket://labhost:7001 or rfc2217://labhost:7001",
+        ),
+        ({"serial": "socket:/h:1"}, "board: console serial 'socket:/h:1' is neither a path nor a URL"),
         ({"serial": "hwgrep://(["}, "board: console serial 'hwgrep://([' is no regular expression: "),
     ],
 )

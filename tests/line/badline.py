@@ -237,9 +237,11 @@ class BadLine(Transport):
             return
         session = self.process.pid
         while pids := _session(session):
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            # The leader last, as its end hangs up on the others, and none while another may still notice.
+            for end in (signal.SIGSTOP, signal.SIGKILL):
+                for pid in sorted(pids, key=lambda pid: pid == session):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, end)
             await asyncio.sleep(0.01)
         await self.process.wait()
         self.process = None

@@ -94,7 +94,7 @@ _END_OF_FILE: Final = b"\x04"
 ANY_LINE: Final = b"#0 ?\n"
 """A line that is not whole; any such loop says so, and then shows :data:`NOT_WHOLE_SAID`. A comment at a prompt."""
 
-NOT_WHOLE_SAID: Final = re.compile(rb"\bmn[0-9a-f]{8} [0-9]+ \? ")
+NOT_WHOLE_SAID: Final = re.compile(rb"\b(mn[0-9a-f]{8} [0-9]+ \? )[^\n]*\1[^\n]*\.")
 
 RELEASE: Final = f"#0- {_LEAVE} #0- {_LEAVE}\n".encode("ascii")
 """A line that ends any such loop, one that an earlier run has left behind too; a comment at a prompt."""

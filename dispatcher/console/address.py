@@ -52,11 +52,14 @@ def _is_known(scheme: str) -> bool:
 
 
 def _check_search(url: str, device: str) -> None:
+    expression, trouble = url[len(SEARCH) :].partition("&")[0], "would take the first port there is"
     try:
-        re.compile(url[len(SEARCH) :].partition("&")[0])
+        if expression and re.compile(expression):
+            return
     except re.error as error:
-        what = f"console serial {quoted(url)} is no regular expression: {error}"
-        raise UserError(what, where=device, hint="write it like hwgrep://0403:6001") from None
+        trouble = f"is no regular expression: {error}"
+    what = f"console serial {quoted(url)} {trouble}"
+    raise UserError(what, where=device, hint="write it like hwgrep://0403:6001")
 
 
 def _check_host(url: str, scheme: str, device: str) -> None:

@@ -60,6 +60,8 @@ _REFUSED = re.compile(rb"[Ll]ogin incorrect")
 _QUESTION = re.compile(rb"\s*echo rea''dy-[0-9]+(?:-\$\?)?\.\s*")
 """The echo of what asks for a shell, which its own terminal shows of a program that reads nothing."""
 
+_TELNETS = re.compile(rb"Trying .*\.\.\.|Connected to .*\.|Escape character is .*\.")
+"""What Debian's telnet says itself, of which no board boots."""
 _MORE = re.compile(rb"(?=\S)")
 _ANYTHING = re.compile(rb".+", re.DOTALL)
 _ASKS_PASSWORD = re.compile(rb"[Pp]ass(?:word|phrase)[^\n]*: ?\Z")
@@ -241,7 +243,7 @@ class _Login:
             # A shell may answer below a kernel that never stops talking; a device that still boots is to be left alone.
             silent = max(self._typed, self._console.heard) + self._patience
             return min(silent, self._typed + self._patience + _LAST_PROBE)
-        boots = not self._nudges and (self._booting or self._console.last_line())
+        boots = not self._nudges and (self._booting or self._console.last_line(_TELNETS))
         patience = max(self._patience, BOOT_SILENCE) if boots else self._patience
         silent = max(self._typed, self._console.heard) + patience
         return silent if self._booting else min(silent, self._typed + max(patience, TALK_LIMIT))

@@ -371,6 +371,16 @@ def test_a_boot_loader_that_follows_a_kernel_is_not_stopped() -> None:
     assert play(device) == pytest.approx(9)
 
 
+def test_what_telnet_says_itself_is_no_boot() -> None:
+    async def device(board: Board) -> None:
+        await board.say(b"Trying ::1...\r\nConnected to localhost.\r\nEscape character is '^]'.\r\n")
+        await board.typed(b"\n")
+        await board.say(b"# ")
+        await board.shell()
+
+    assert play(device) == pytest.approx(3)
+
+
 def test_a_silent_device_is_nudged_less_and_less_often() -> None:
     times: list[float] = []
 

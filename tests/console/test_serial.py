@@ -127,6 +127,7 @@ def pattern(text: bytes) -> list[re.Pattern[bytes]]:
             "  write a server's port like socket://labhost:7001 or rfc2217://labhost:7001",
         ),
         ({"serial": "socket:/h:1"}, "board: console serial 'socket:/h:1' is neither a path nor a URL"),
+        ({"serial": "hwgrep://"}, "board: console serial 'hwgrep://' would take the first port there is\n"),
         ({"serial": "hwgrep://(["}, "board: console serial 'hwgrep://([' is no regular expression: "),
     ],
 )

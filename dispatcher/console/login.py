@@ -349,7 +349,7 @@ class _Login:
             await self._type(b"\n")
         elif self._nudges < _HARD_NUDGE:
             # A loop that an earlier run has left behind reads no empty lines. As short as can be: the device may be
-            # booting, and QEMU's PL011 hears nothing more where 48 bytes wait for the kernel's driver.
+            # booting, and where more than a FIFO's 16 bytes wait for the kernel's driver, QEMU's PL011 may stay deaf.
             await self._type(ANY_LINE)
         else:
             # And it may be in the middle of a test.

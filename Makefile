@@ -63,7 +63,7 @@ test: $(VENV)/installed-dev ## all tests; what they need is installed where you 
 	[ -z "$$missing" ] || say "as root: apt-get install --no-install-recommends $$missing"
 	[ -z "$$missing" ] || [ -z "$${CI-}" ] || stop "these packages are missing, and in CI no test may be skipped"
 	[ -z "$$missing" ] || say "these packages are missing; the tests that need them are skipped"
-	"$(BIN)/python" -m pytest -n $(JOBS) $(ARGS)
+	"$(BIN)/python" -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/installed-dev ## style, types and the shell scripts
 	@$(FUNCTIONS)
@@ -77,9 +77,9 @@ lint: $(VENV)/installed-dev ## style, types and the shell scripts
 	shellcheck .ci/run
 
 soak: $(VENV)/installed-dev ## the property tests, random corruptions and the bad line, for much longer
-	@HYPOTHESIS_PROFILE=soak "$(BIN)/python" -m pytest -n $(JOBS) -m hypothesis $(ARGS)
+	@HYPOTHESIS_PROFILE=soak "$(BIN)/python" -m pytest -n $(JOBS) --dist worksteal -m hypothesis $(ARGS)
 	MULTINODE_CORRUPTIONS=10000000 "$(BIN)/python" -m pytest tests/framing/test_reliable.py -k corruption $(ARGS)
-	MULTINODE_SOAK=1 "$(BIN)/python" -m pytest -n $(JOBS) tests/line tests/scripts/test_frames_console.py $(ARGS)
+	MULTINODE_SOAK=1 "$(BIN)/python" -m pytest -n $(JOBS) --dist worksteal tests/line tests/scripts/test_frames_console.py $(ARGS)
 
 bench: $(VENV)/installed-dev ## the benchmarks
 	@for script in $(BENCHMARKS); do

@@ -29,12 +29,16 @@ from dispatcher.framing import grammar
 from dispatcher.framing.events import Damage, Event, InstallFailed, Request, RunnerExit, Signal
 from dispatcher.framing.window import begun
 
-_HEAD = re.compile(
-    b"(?P<call>" + re.escape(grammar.CALL_HEAD) + b")|(?P<signal>" + re.escape(grammar.SIGNAL_HEAD) + b")"
-    b"|(?P<runner>" + re.escape(grammar.RUNNER_HEAD) + b")|(?P<echo>" + grammar.ECHOED_REPLY.pattern + b")"
-    b"|(?P<torn><LAVA_MULTI_NODE>)"
-)
 _OPENING = b"<LAVA_"
+# The opening stands before the alternatives, so that re looks for its bytes and tries nothing anywhere else.
+_HEAD = re.compile(
+    b"%b(?:(?P<call>%b)|(?P<signal>%b)|(?P<runner>%b)|(?P<echo>%b)|(?P<torn>MULTI_NODE>))"
+    % (
+        _OPENING,
+        *(re.escape(head.removeprefix(_OPENING)) for head in grammar.HEADS),
+        grammar.ECHOED_REPLY.pattern.removeprefix(_OPENING),
+    )
+)
 _ECHO_TAIL = b"_COMPLETE"
 _TRACE: Final = re.compile(rb"\++ [^ <]")
 """How a line of a shell's trace begins: PS4, once for each level, and a command's first letter."""
@@ -90,8 +94,11 @@ class Decoder:
         events: list[Event] = []
         start = self._skim(data, 0)
         while (end := data.find(b"\n", start)) >= 0:
-            self._gather(data[start:end], events)
-            self._end_line(events, consumed=1)
+            if self._first or self._pending is not None or end - start > grammar.LINE_LIMIT:
+                self._gather(data[start:end], events)
+                self._end_line(events, consumed=1)
+            else:
+                self._take_whole(data[start:end], events)
             start = self._skim(data, end + 1)
         if start < len(data):
             self._gather(data[start:], events)
@@ -123,6 +130,13 @@ class Decoder:
     def kept(self) -> int:
         """Bytes kept for later, never more than :data:`grammar.LINE_LIMIT` and the length of a head."""
         return len(self._line)
+
+    def _take_whole(self, line: bytes, events: list[Event]) -> None:
+        """Take a line that came in one piece, as most do."""
+        self._first = line[:_TRACE_BYTES]
+        self._scan(line.rstrip(_TRAILERS), events)
+        self._line_offset += len(line) + 1
+        self._first = b""
 
     def _gather(self, piece: bytes, events: list[Event]) -> None:
         """Take a piece of the current line, and let go of what cannot belong to a marker."""

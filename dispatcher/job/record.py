@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import time
@@ -44,6 +45,8 @@ class Record:
     :param hide: takes out of every text what is not to be told.
     :raises OutputError: the file cannot be made.
     :ivar failure: why the file does not hold all events. They are told to the observers all the same.
+
+    What is noted in one turn of the event loop is written at its end, at one go, and so before anything else is read.
     """
 
     def __init__(self, path: Path | None, *observers: Observer, hide: Hide = str) -> None:
@@ -53,10 +56,12 @@ class Record:
         self._observers = observers
         self._began = time.monotonic()
         self._file: TextIO | None = None
+        self._flushes = False
+        """Whether the file is written at the end of this turn."""
         if path is not None:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = path.open("w", encoding="utf-8", buffering=1)
+                self._file = path.open("w", encoding="utf-8")
             except OSError as error:
                 raise OutputError(f"cannot write {path}: {error.strerror}") from None
 
@@ -73,11 +78,28 @@ class Record:
         if self._file is None:
             return
         try:
-            self._file.write(json.dumps(_as_json(event)) + "\n")
+            self._file.write(_as_json(event))
         except OSError as error:
-            # Told at the end: this is called where a member must not be stopped, while it closes its console too.
-            self.failure = OutputError(f"cannot write {self._path}: {error.strerror}")
-            self.close()
+            self._fail(error)
+            return
+        if not self._flushes:
+            self._flushes = True
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what has been noted until now."""
+        self._flushes = False
+        if self._file is None:
+            return
+        try:
+            self._file.flush()
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        # Told at the end: this is called where a member must not be stopped, while it closes its console too.
+        self.failure = OutputError(f"cannot write {self._path}: {error.strerror}")
+        self.close()
 
     def close(self) -> None:
         if self._file is not None:
@@ -86,10 +108,15 @@ class Record:
             self._file = None
 
 
-def _as_json(event: RunEvent) -> dict[str, Any]:
-    shown: dict[str, Any] = {"time": event.logged.isoformat(), "elapsed": round(event.elapsed, 6), "event": event.kind}
+def _as_json(event: RunEvent) -> str:
+    """An event as a line of the file."""
+    told: dict[str, Any] = {"event": event.kind}
     if event.member is not None:
-        shown |= {"job": event.member.id, "role": event.member.role}
+        told["job"] = event.member.id
+        told["role"] = event.member.role
     if event.device is not None:
-        shown["device"] = event.device
-    return shown | event.data
+        told["device"] = event.device
+    told.update(event.data)
+    # Nearly all of it is texts: to encode the whole as one object would cost twice as much.
+    pairs = "".join([f', "{key}": {json.dumps(value)}' for key, value in told.items()])
+    return f'{{"time": "{event.logged.isoformat()}", "elapsed": {event.elapsed:.6f}{pairs}}}\n'

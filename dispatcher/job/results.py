@@ -31,6 +31,9 @@ CASES_BEGUN: Final = 1000
 """Test cases that have begun and not ended, of which the beginning is remembered; the oldest is forgotten first."""
 
 
+_NOT_PLAIN: Final = re.compile("[^ -~]")
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """One result, with the keys that ``lavacli results`` prints. ``duration`` in seconds; ``job`` the member's id."""
@@ -357,4 +360,9 @@ def printable(string: str) -> str:
     if string.isprintable():
         return string
     readable = string.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in readable)
+    return _NOT_PLAIN.sub(_escaped, readable)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found[0]
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")

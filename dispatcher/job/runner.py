@@ -222,6 +222,7 @@ def _why_to_end(ended: Sequence[MemberRun], limit: float) -> str | None:
 
 def _outcome(runs: Sequence[MemberRun], members: Sequence[Member], record: Record) -> Outcome:
     cases = [case for run in runs for case in run.results.cases]
+    record.flush()  # it may fail, too
     failures = [failure for failure in (*(run.failure for run in runs), record.failure) if failure is not None]
     # All that wait for one member fail with the same words.
     errors = list(dict.fromkeys(record.hide(str(failure)) for failure in failures))

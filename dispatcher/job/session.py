@@ -9,7 +9,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from dispatcher.console.connection import Console
 from dispatcher.console.typist import Typist
@@ -42,6 +42,9 @@ ABANDONED = "the process that made it has been ended on its device"
 
 _UNHEARD_LIMIT = 4096
 """Bytes that may wait for the end of a line or a marker before they are looked at."""
+
+_PLAIN: Final = bytes(range(0x20, 0x7F)) + b"\n"
+"""What stands in plain text, but for the carriage return before a line feed."""
 
 Note = Callable[..., None]
 """Records an event of this member: its kind, then data by name."""
@@ -466,9 +469,16 @@ def is_ours(line: str) -> bool:
 
 
 def shown(text: bytes) -> list[str]:
-    """The lines of some output that are not blank, as they are shown."""
-    cut = (line[:OUTPUT_LINE_LIMIT].strip("\r") for line in lava.text(text).split("\n"))
-    return [line if line.isprintable() else printable(line) for line in cut if line.strip()]
+    """The lines of some output that are not blank, as they are shown. ``text`` ends before a line feed."""
+    text = text.rstrip(b"\r")
+    lines = [
+        line
+        for each in lava.text(text).split("\n")
+        if (line := each[:OUTPUT_LINE_LIMIT].strip("\r")) and not line.isspace()
+    ]
+    # Nearly all that is printed is plain: to see that of all of it takes a fraction of seeing it line by line.
+    is_plain = text.translate(None, _PLAIN) == b"\r" * text.count(b"\r\n")
+    return lines if is_plain else [printable(line) for line in lines]
 
 
 def _seconds(option: str | None) -> float | None:

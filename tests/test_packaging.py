@@ -183,7 +183,7 @@ class TestMake:
         assert done.returncode == 0
         assert "as root: apt-get install --no-install-recommends dash mksh ksh93u+m busybox-static" in done.stderr
         assert "the tests that need them are skipped" in done.stderr
-        assert done.stdout.split() == ["-m", "pytest", "-n", "4", "-k", "nothing"]
+        assert done.stdout.split() == ["-m", "pytest", "-n", "4", "--dist", "worksteal", "-k", "nothing"]
 
     def test_in_ci_nothing_may_be_missing(self, machine: Machine) -> None:
         installed(machine)

@@ -347,7 +347,8 @@ class TestSession:
         for task, asked in list(self._waiting.items()):
             if asked.request.id == request and task.cancel():
                 del self._waiting[task]
-                self._record(asked, None, ABANDONED)
+                if self._announced is None:  # else the system that goes down has ended it
+                    self._record(asked, None, ABANDONED)
 
     # --- reboots -------------------------------------------------------------------------------------------
 

@@ -14,6 +14,10 @@ from console_harness import INTERACTIVE, SHELLS, children, installed
 from dispatcher.console import shell
 
 
+PATIENCE = 60
+"""Seconds that a thread may take to end on a busy host."""
+
+
 def _descriptors() -> set[tuple[str, str]]:
     found = set()
     for link in Path("/proc/self/fd").iterdir():
@@ -39,6 +43,8 @@ def nothing_is_left() -> Iterator[None]:
     yield
     gc.collect()
     assert children() <= processes, "a process is left, or a zombie"
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(PATIENCE)  # asyncio's, which has waited for a program, ends a little after it has told so
     assert set(threading.enumerate()) <= threads
     assert _descriptors() <= descriptors
 

@@ -13,7 +13,6 @@ from console_harness import INTERACTIVE, SHELLS, children, installed
 
 from dispatcher.console import shell
 
-
 PATIENCE = 60
 """Seconds that a thread may take to end on a busy host."""
 

@@ -224,14 +224,14 @@ class RemoteClient:
 
         try:
             reply = await self._insist(call, deadline, keep_on=lambda reply: _too_early(reply, kind, role))
+            if reply.response == "wait":
+                why = f"timed out after {timeout:g} s"
+                reply = await self._insist(lambda _hold: replace(call(0.0), why=why), math.inf)
+                if reply.response == "nack" and not reply.ours:
+                    raise CallRefused(why)
         except asyncio.CancelledError:
             self._withdraw(request)
             raise
-        if reply.response == "wait":
-            why = f"timed out after {timeout:g} s"
-            reply = await self._insist(lambda _hold: replace(call(0.0), why=why), math.inf)
-            if reply.response == "nack" and not reply.ours:
-                raise CallRefused(why)
         self._accept(reply)
         return self._data(reply)
 
@@ -242,8 +242,9 @@ class RemoteClient:
             going.add_done_callback(lambda _task: self._withdrawing.pop(request, None))
 
     async def _tell_withdrawn(self, withdraw: wire.Withdraw) -> None:
+        # Once: a coordinator that is away forgets the wait by itself.
         with contextlib.suppress(CoordinatorError):
-            await self._insist(lambda _hold: withdraw, self._clock() + PARTING)
+            await exchange(self._address, wire.dump(withdraw), timeout=PARTING, ssl=self._ssl)
 
     async def leave(self, request: str, reason: str) -> None:
         """Leave. A coordinator that is away is not waited for long: a run that ends has nothing more to say to it."""

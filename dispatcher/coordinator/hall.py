@@ -17,6 +17,7 @@ from dispatcher.coordinator.journal import GroupRecord, Journal
 from dispatcher.coordinator.live import GRACE, LiveGroup, Notice
 from dispatcher.coordinator.watch import ABSENCE, GONE, Watch
 from dispatcher.errors import CallRefused, GroupError
+from dispatcher.group import deadends
 from dispatcher.group.events import Member
 from dispatcher.group.needs import Kind
 
@@ -78,9 +79,7 @@ class Forming:
 
     def lost(self) -> str | None:
         """Why the group cannot become complete, None while it can."""
-        # Who left after the first may have left for that.
-        gone, why = next(iter(self.left.items()), (None, ""))
-        return f"the group cannot be complete, for a member has left: {self.members[gone]}: {why}" if gone else None
+        return deadends.incomplete((self.members[member], why) for member, why in self.left.items())
 
 
 def minted(request: str) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from dispatcher.coordinator.journal import Journal
 from dispatcher.errors import CallRefused, GroupError
+from dispatcher.group import deadends
 from dispatcher.group.events import REASON_LIMIT, Event, Joined, Left, Member, Sent, Synced, WaitFailed
 from dispatcher.group.needs import Kind, Need, Outcome, describe
 from dispatcher.group.presence import Presence
@@ -219,11 +220,10 @@ class LiveGroup:
         """Answer those who joined, as soon as there is an answer."""
         refusal = None
         if not self.complete:
-            if not self._state.left:
+            lost = deadends.incomplete((self._named(member), why) for member, why in self._state.left.items())
+            if lost is None:
                 return
-            # Who left after the first may have left for that.
-            gone, why = next(iter(self._state.left.items()))
-            refusal = CallRefused(f"the group cannot be complete, for a member has left: {self._named(gone)}: {why}")
+            refusal = CallRefused(lost)
         for answer in self._joining.values():
             if not answer.done():
                 answer.set_result(refusal)

@@ -42,6 +42,14 @@ def no_such_role(role: str, roles: Iterable[str]) -> str:
     return f"no member has the role {role!r}; the roles are {', '.join(roles)}"
 
 
+def incomplete(left: Iterable[tuple[object, str]]) -> str | None:
+    """A group cannot become complete, None while it can. ``left``: who has left and why, in the order of leaving.
+
+    The first one only: who left later may have left for that.
+    """
+    return next((f"the group cannot be complete, for a member has left: {who}: {why}" for who, why in left), None)
+
+
 def nobody_left(need: Need, gone: Mapping[Member, str]) -> str:
     """A ``lava-wait`` has nobody left to wait for. ``gone`` maps who left to the reason."""
     start = f"nobody has sent {need.message_id} yet"
